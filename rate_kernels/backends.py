@@ -1,7 +1,7 @@
 """Which backend can run what here, which one runs, and why.
 
-Every operation lists its backends in order of preference, each with a function that says why it cannot run
-(``None`` means it can). ``backend=None`` takes the first that can and logs the choice once; a backend asked for by
+Every operation lists its backends in order of preference, each with its obstacle: why it cannot run this call, in one
+line with the way to get it, or ``None`` when it can. ``backend=None`` takes the first that can and logs the choice once; a backend asked for by
 name, by argument or by the environment variable ``RATE_BACKEND``, runs or raises. Nothing falls back silently.
 """
 
@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 
 logger = logging.getLogger("rate_kernels")
 
 BACKENDS = ("reference", "sdpa", "triton", "native")
-
-Obstacle = Callable[[], str | None]
-"""Why a backend cannot run a call (one line, with the way to get it), or None when it can."""
 
 _announced: set[tuple[str, str]] = set()
 
@@ -40,12 +37,12 @@ def default_backend() -> str | None:
     return name
 
 
-def choose(operation: str, candidates: Mapping[str, Obstacle], backend: str | None) -> str:
+def choose(operation: str, obstacles: Mapping[str, str | None], backend: str | None) -> str:
     """The backend that runs this call of ``operation``.
 
     Args:
         operation: name of the public function, for messages.
-        candidates: obstacle per backend, in order of preference.
+        obstacles: obstacle per backend, in order of preference.
         backend: the caller's wish, or None.
 
     Raises:
@@ -53,27 +50,28 @@ def choose(operation: str, candidates: Mapping[str, Obstacle], backend: str | No
         BackendUnavailable: if the named backend, or every backend, cannot run.
     """
     if backend is not None:
-        if backend not in candidates:
-            raise ValueError(f"backend of {operation} must be one of {', '.join(candidates)}, got {backend!r}")
-        obstacle = candidates[backend]()
-        if obstacle:
-            raise BackendUnavailable(f"{operation} cannot run on backend {backend!r}: {obstacle}")
+        if backend not in obstacles:
+            raise ValueError(f"backend of {operation} must be one of {', '.join(obstacles)}, got {backend!r}")
+        if obstacles[backend]:
+            raise BackendUnavailable(f"{operation} cannot run on backend {backend!r}: {obstacles[backend]}")
         return backend
     wished = default_backend()
-    if wished is not None and wished in candidates:  # an operation without that backend uses its own order
-        return choose(operation, candidates, wished)
-    rejected = []
-    for name, why_not in candidates.items():
-        obstacle = why_not()
+    if wished is not None and wished in obstacles:  # an operation without that backend keeps its own order
+        return choose(operation, obstacles, wished)
+    for name, obstacle in obstacles.items():
         if obstacle is None:
-            _announce(operation, name, rejected)
+            _announce(operation, name, obstacles)
             return name
-        rejected.append(f"{name}: {obstacle}")
-    raise BackendUnavailable(f"{operation} has no backend that can run: {'; '.join(rejected)}")
+    raise BackendUnavailable(f"{operation} has no backend that can run: {_reasons(obstacles)}")
 
 
-def _announce(operation: str, name: str, rejected: list[str]) -> None:
+def _announce(operation: str, name: str, obstacles: Mapping[str, str | None]) -> None:
     if torch.compiler.is_compiling() or (operation, name) in _announced:
         return
     _announced.add((operation, name))
-    logger.info("%s runs on %s%s", operation, name, f" ({'; '.join(rejected)})" if rejected else "")
+    reasons = _reasons(obstacles)
+    logger.info("%s runs on %s%s", operation, name, f" ({reasons})" if reasons else "")
+
+
+def _reasons(obstacles: Mapping[str, str | None]) -> str:
+    return "; ".join(f"{name}: {obstacle}" for name, obstacle in obstacles.items() if obstacle)

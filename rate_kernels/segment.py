@@ -21,16 +21,16 @@ from torch import Tensor
 
 
 class QueryBlock(NamedTuple):
-    """Query rows ``start:stop`` and the contiguous keys ``key_start:key_stop`` outside which they see nothing.
+    """Query rows ``start:stop``, and the contiguous keys ``key_start:key_stop`` outside which they see nothing.
 
-    ``uniform`` says that every row sees all of those keys, so that no mask is needed inside the block.
+    Every row sees all of ``key_start:masked_from``; from ``masked_from`` on the mask decides.
     """
 
     start: int
     stop: int
     key_start: int
+    masked_from: int
     key_stop: int
-    uniform: bool
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,12 @@ class SegmentLayout:
         memory_keys = 0 if self.read_cache else c
         blocks = []
         if m:
-            blocks.append(QueryBlock(0, m, memory_keys, c + m, True))
+            blocks.append(QueryBlock(0, m, memory_keys, c + m, c + m))
         pieces = max(1, -(-n // block))
         for piece in range(pieces if n else 0):
             start, stop = m + n * piece // pieces, m + n * (piece + 1) // pieces
-            blocks.append(QueryBlock(start, stop, 0, c + stop, False))
+            blocks.append(QueryBlock(start, stop, 0, c + start, c + stop))
         if self.num_write:
-            blocks.append(QueryBlock(m + n, m + n + m, memory_keys, self.key_length(n), True))
+            end = self.key_length(n)
+            blocks.append(QueryBlock(m + n, m + n + m, memory_keys, end, end))
         return blocks
