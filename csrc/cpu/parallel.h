@@ -1,0 +1,36 @@
+// Splits copying work over threads.
+//
+// Threads are started per call instead of waiting in a pool: a pool does not survive fork(), which data loaders use,
+// and the work of one megabyte takes several times as long as starting a thread. Less than that runs in the caller.
+
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+namespace rate {
+
+constexpr int64_t kBytesPerThread = int64_t{1} << 20;
+
+// Calls body(begin, end) on ranges that together cover [0, count) once. body must not throw.
+template <typename Body>
+void parallel_for(int64_t count, int64_t bytes, int threads, const Body& body) {
+    const int64_t parts = std::max<int64_t>(1, std::min({int64_t{threads}, bytes / kBytesPerThread, count}));
+    const auto run = [&](int64_t part) { body(count * part / parts, count * (part + 1) / parts); };
+    std::vector<std::thread> helpers;
+    helpers.reserve(static_cast<size_t>(parts - 1));
+    int64_t started = 1;
+    try {
+        for (; started < parts; ++started) helpers.emplace_back(run, started);
+    } catch (const std::system_error&) {
+        // No more threads to be had: the caller does the parts that were not handed out.
+    }
+    run(0);
+    for (int64_t part = started; part < parts; ++part) run(part);
+    for (std::thread& helper : helpers) helper.join();
+}
+
+}  // namespace rate
