@@ -103,7 +103,7 @@ def blocked_attention(
         weights = _weights(scores, padding is not None)
         rows, keys = slice(block.start, block.stop), slice(block.key_start, block.key_stop)
         kept = weights if keep is None else weights * keep[:, rows, keys]
-        torch.bmm(kept, value[:, keys], out=out[:, rows])
+        out[:, rows] = torch.bmm(kept, value[:, keys])
         if save:
             saved.append(weights)
     return out, saved
@@ -142,15 +142,15 @@ def blocked_attention_backward(
         rows, keys = slice(block.start, block.stop), slice(block.key_start, block.key_stop)
         g = gradient[:, rows]
         kept = p if keep is None else p * keep[:, rows, keys]
-        d_value[:, keys].baddbmm_(kept.transpose(1, 2), g)
+        d_value[:, keys] += torch.bmm(kept.transpose(1, 2), g)
         d_p = torch.bmm(g, value[:, keys].transpose(1, 2))
         if keep is not None:
             d_p.mul_(keep[:, rows, keys])
         d_s = torch.ops.aten._softmax_backward_data(d_p, p, -1, p.dtype).mul_(scale)
-        torch.bmm(d_s, key[:, keys], out=d_query[:, rows])
+        d_query[:, rows] = torch.bmm(d_s, key[:, keys])
         if rotated is not None and table is not None:
-            torch.matmul(d_s, table[keys], out=d_rotated[:, rows])
-        d_key[:, keys].baddbmm_(d_s.transpose(1, 2), query[:, rows])
+            d_rotated[:, rows] = torch.matmul(d_s, table[keys])
+        d_key[:, keys] += torch.bmm(d_s.transpose(1, 2), query[:, rows])
         if correct and _is_memory(block, plan, n):
             at = plan.cache_len + block.start - block.key_start
             d_correction[0 if block.start == 0 else 1] = d_s[:, :, at : at + m]
