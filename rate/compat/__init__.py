@@ -1,0 +1,1 @@
+"""Other code bases' models and checkpoints."""

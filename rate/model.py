@@ -1,0 +1,168 @@
+"""RATE: a transformer that reads an episode segment by segment and carries memory between them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rate import persistence
+from rate.checks import check_segment
+from rate.config import RateConfig
+from rate.encoders import action_encoder, action_head, observation_encoder
+from rate.layers import RetentionGate, transformer_block
+from rate.state import SegmentState
+from rate_kernels import SegmentLayout
+from rate_kernels.recurrence import pack_segment, roll_cache
+
+if TYPE_CHECKING:
+    from rate.actor import Actor
+
+
+@dataclass
+class RateOutput:
+    """What one segment gives.
+
+    Args:
+        predictions: ``[B, K, A]``: logits of discrete actions, or continuous actions, read at the observation tokens.
+        state: memory and cache for the next segment.
+    """
+
+    predictions: Tensor
+    state: SegmentState
+
+
+class RATE(nn.Module):
+    """The Recurrent Action Transformer with Memory (arXiv 2306.09459).
+
+    With the settings of :class:`RateConfig` it is also the published family's DT, RMT, TrXL and GTrXL.
+
+    Args:
+        config: the model's settings.
+    """
+
+    def __init__(self, config: RateConfig) -> None:
+        super().__init__()
+        self.config = config
+        d, m = config.d_model, config.num_memory
+        self.backend: str | None = None  # kernels' backend for every operation; None lets each choose
+        self.return_encoder = nn.Linear(1, d)
+        self.observation_encoder = observation_encoder(config)
+        self.action_encoder = action_encoder(config)
+        self.head = action_head(config)
+        self.dropout = nn.Dropout(config.dropout)
+        # Transformer-XL's u and v, shared by all layers.
+        self.content_bias = nn.Parameter(torch.empty(config.num_heads, config.d_head))
+        self.position_bias = nn.Parameter(torch.empty(config.num_heads, config.d_head))
+        nn.init.xavier_uniform_(self.content_bias)
+        nn.init.xavier_uniform_(self.position_bias)
+        self.layers = nn.ModuleList(transformer_block(config) for _ in range(config.num_layers))
+        self.final_norm = nn.LayerNorm(d) if config.block == "pre_norm" else nn.Identity()
+        self.memory = nn.Parameter(torch.randn(m, d)) if m else None
+        self.gate = RetentionGate(config) if m and config.gate_heads else None
+
+    def initial_state(self, batch_size: int = 1) -> SegmentState:
+        """The state before an episode's first segment: the learned memory, an empty cache."""
+        d = self.config.d_model
+        memory = None if self.memory is None else self.memory.expand(batch_size, -1, -1)
+        layers = self.config.num_layers if self.config.cache_len else 0
+        return SegmentState(memory, [self.content_bias.new_zeros(batch_size, 0, d) for _ in range(layers)])
+
+    def forward(
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        returns_to_go: Tensor,
+        state: SegmentState | None = None,
+        *,
+        padding: Tensor | None = None,
+        write_memory: bool = True,
+    ) -> RateOutput:
+        """Reads one segment.
+
+        Args:
+            observations: ``[B, K, *observation_shape]``: float vectors, uint8 (or float) images, int64 indices.
+            actions: ``[B, K]`` int64 or ``[B, K, A]`` float, or K - 1 of them while the last is not known yet.
+            returns_to_go: ``[B, K, 1]`` float.
+            state: from the segment before; None starts an episode.
+            padding: int64 ``[B]``, steps at the segment's start that are padding and seen by nobody.
+            write_memory: False leaves the write-memory tokens out; the returned state is then the one passed in.
+
+        Raises:
+            ValueError, TypeError: an argument does not fit; the message names it.
+        """
+        check_segment(self.config, observations, actions, returns_to_go, state, padding)
+        if state is None:
+            state = self.initial_state(observations.shape[0])
+        tokens = self._embed(observations, actions, returns_to_go)
+        layout = self._layout(state, write_memory)
+        packed = pack_segment(state.memory, *tokens, layout, backend=self._recurrence_backend)
+        hidden, per_layer = self._transform(self.dropout(packed), state, layout, padding)
+        m = layout.num_memory
+        predictions = self.head(hidden[:, m : m + sum(x.shape[1] for x in tokens)][:, 1::3])
+        if write_memory:
+            state = self._next_state(hidden, per_layer, state)
+        return RateOutput(predictions, state)
+
+    def _embed(self, observations: Tensor, actions: Tensor, returns_to_go: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        dtype = self.return_encoder.weight.dtype
+        returns = self.return_encoder(returns_to_go.to(dtype) / self.config.return_scale)
+        observed, acted = self.observation_encoder(observations), self.action_encoder(actions)
+        return returns, observed.to(returns.dtype), acted.to(returns.dtype)  # under autocast they may differ
+
+    def _layout(self, state: SegmentState, write_memory: bool) -> SegmentLayout:
+        cached = state.cache[0].shape[1] if state.cache else 0
+        return SegmentLayout(self.config.num_memory, write_memory, cached, self.config.read_cache)
+
+    @property
+    def _recurrence_backend(self) -> str | None:
+        return self.backend if self.backend in ("reference", "native") else None
+
+    def _transform(
+        self, x: Tensor, state: SegmentState, layout: SegmentLayout, padding: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """All layers; returns the last layer's output and the input of every layer."""
+        key_start = None if padding is None else 3 * padding
+        attention_backend = self.backend if self.backend != "native" else None
+        no_cache = x.new_zeros(x.shape[0], 0, x.shape[2])
+        inputs = []
+        for index, layer in enumerate(self.layers):
+            inputs.append(x)
+            cache = state.cache[index].to(x.dtype) if state.cache else no_cache
+            x = layer(x, cache, self.content_bias, self.position_bias, layout, key_start, attention_backend)
+        return self.dropout(self.final_norm(x)), inputs
+
+    def _next_state(self, hidden: Tensor, per_layer: list[Tensor], state: SegmentState) -> SegmentState:
+        memory = state.memory
+        if memory is not None:
+            written = hidden[:, -self.config.num_memory :]
+            gate_backend = self.backend if self.backend in ("reference", "triton") else None
+            memory = written if self.gate is None else self.gate(memory, written, gate_backend)
+        cache = state.cache
+        if cache:
+            old = [layer.to(per_layer[0].dtype) for layer in cache]
+            cache = roll_cache(old, per_layer, self.config.cache_len, backend=self._recurrence_backend)
+        return SegmentState(memory, cache)
+
+    def actor(self, batch_size: int = 1, backend: str | None = None, **options: Any) -> Actor:
+        """Acts one environment step at a time in ``batch_size`` environments; see :class:`rate.Actor`."""
+        from rate.actor import Actor
+
+        return Actor(self, batch_size, backend, **options)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes ``config.json`` and ``model.safetensors`` into ``folder``, each beside and then renamed."""
+        persistence.save_model(self, folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> RATE:
+        """Reads what :meth:`save_pretrained` wrote; the model is in evaluation mode.
+
+        Raises:
+            FileNotFoundError: if a file is missing.
+            ValueError: if the configuration is not valid or does not fit the parameters.
+        """
+        return persistence.load_model(cls, folder).to(device).eval()

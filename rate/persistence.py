@@ -1,0 +1,69 @@
+"""Models and files: written beside and renamed, so that a reader never meets half of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from rate.config import RateConfig
+
+if TYPE_CHECKING:
+    from rate.model import RATE
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
+    """Calls ``write`` with a path beside ``path``, flushes what it wrote to disk, then renames it to ``path``."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(beside)
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def save_model(model: RATE, folder: str | os.PathLike[str]) -> None:
+    """See :meth:`rate.RATE.save_pretrained`."""
+    folder = Path(folder)
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(folder / "config.json", lambda path: _write_text(path, model.config.to_json()))
+    write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
+
+
+def load_model(cls: type[RATE], folder: str | os.PathLike[str]) -> RATE:
+    """See :meth:`rate.RATE.from_pretrained`."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no model folder at {folder}")
+    model = cls(RateConfig.load(folder))
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise FileNotFoundError(f"no model.safetensors in {folder}")
+    try:
+        tensors = load_file(weights)
+    except SafetensorError as error:
+        raise ValueError(f"{weights} is not a safetensors file: {error}") from None
+    expected = model.state_dict()
+    for name in [*expected, *tensors]:
+        if name not in tensors or name not in expected:
+            state = "lacks" if name not in tensors else "has unexpected"
+            raise ValueError(f"config does not fit the checkpoint: {weights} {state} parameter {name!r}")
+        if tensors[name].shape != expected[name].shape:
+            raise ValueError(
+                f"config does not fit the checkpoint: {name} is {list(tensors[name].shape)} in {weights}, "
+                f"{list(expected[name].shape)} by the config"
+            )
+    model.load_state_dict(tensors)
+    return model
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text)
