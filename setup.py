@@ -12,8 +12,10 @@ Environment:
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -35,16 +37,14 @@ def switch(name: str) -> str | None:
     return value
 
 
-def missing_tool() -> str | None:
-    """What keeps CMake itself from running, or None."""
+def missing_tool() -> tuple[str, str] | None:
+    """What keeps CMake itself from running and what helps, or None."""
     if shutil.which("cmake") is None:
-        return "cmake was not found"
+        return "cmake was not found", "install cmake"
     if sys.platform != "win32" and not any(shutil.which(tool) for tool in ("ninja", "make")):
-        return "neither ninja nor make was found"
-    try:
-        import pybind11  # noqa: F401
-    except ImportError:
-        return "pybind11 was not found"
+        return "neither ninja nor make was found", "install ninja"
+    if importlib.util.find_spec("pybind11") is None:
+        return "pybind11 was not found", "install pybind11"
     return None
 
 
@@ -56,11 +56,14 @@ class CMakeBuild(build_ext):
         module.parent.mkdir(parents=True, exist_ok=True)
         module.unlink(missing_ok=True)  # an earlier build's module must not survive a build without one
         record = self.build(module.parent)
-        record["version"] = self.distribution.get_version()
+        record |= {"version": self.distribution.get_version(), "python": platform.python_version()}
         text = json.dumps(record, indent=2, sort_keys=True) + "\n"
         (module.parent / "_build.json").write_text(text)
         if not record["native"]:
-            print(f"rate-kernels installs as pure Python: {record['reason']}", file=sys.stderr)
+            print(
+                f"rate-kernels installs as pure Python: {record['reason']} ({record['remedy']})",
+                file=sys.stderr,
+            )
 
     def build(self, directory: Path) -> dict[str, Any]:
         """Builds the module into ``directory`` and returns the record of the build."""
@@ -68,9 +71,9 @@ class CMakeBuild(build_ext):
         if native == "0":
             if cuda == "1":
                 raise SystemExit("RATE_CUDA=1 contradicts RATE_NATIVE=0: CUDA is a part of the extension")
-            return self.without("switched off by RATE_NATIVE=0")
-        reason = missing_tool()
-        record = self.without(reason) if reason else self.run_cmake(directory, cuda)
+            return self.without("switched off by RATE_NATIVE=0", "unset RATE_NATIVE")
+        missing = missing_tool()
+        record = self.without(*missing) if missing else self.run_cmake(directory, cuda)
         if not record["native"]:
             for name, value in (("RATE_NATIVE", native), ("RATE_CUDA", cuda)):
                 if value == "1":
@@ -78,8 +81,14 @@ class CMakeBuild(build_ext):
         return record
 
     @staticmethod
-    def without(reason: str) -> dict[str, Any]:
-        return {"native": False, "reason": reason, "cuda": False, "cuda_reason": reason}
+    def without(reason: str, remedy: str) -> dict[str, Any]:
+        return {
+            "native": False,
+            "reason": reason,
+            "remedy": remedy,
+            "cuda": False,
+            "cuda_reason": "the extension is not built",
+        }
 
     def run_cmake(self, directory: Path, cuda: str | None) -> dict[str, Any]:
         import pybind11
