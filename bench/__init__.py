@@ -1,0 +1,1 @@
+"""Benchmarks: baselines, measurements and their results."""
