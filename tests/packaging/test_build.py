@@ -1,7 +1,7 @@
 """The build: with and without tools, switched on and off, and never with torch.
 
-Each build runs on a copy of the tree, with a PATH that holds the named tools only, without build isolation and
-so without a network: setuptools, pybind11, cmake and ninja come from the ``dev`` extra.
+Each build runs on a copy of the tree, with a PATH that holds the named tools only and without build
+isolation, so without a network: setuptools, pybind11, cmake and ninja come from the ``dev`` extra.
 """
 
 from __future__ import annotations
