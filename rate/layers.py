@@ -103,15 +103,11 @@ class RetentionGate(nn.Module):
 
     def forward(self, memory: Tensor, update: Tensor, backend: str | None) -> Tensor:
         maps = (self.query, self.key, self.value, self.output)
-        tensors = [x.to(update.dtype) for layer in maps for x in (layer.weight, layer.bias)]
-        return retention_gate(
-            memory.to(update.dtype),
-            update,
-            GateParameters(*tensors),
-            num_heads=self.heads,
-            activation=self.activation,
-            backend=backend,
+        parameters = GateParameters(*(x for layer in maps for x in (layer.weight, layer.bias)))
+        kept = retention_gate(
+            memory, update, parameters, num_heads=self.heads, activation=self.activation, backend=backend
         )
+        return kept.to(memory.dtype)  # autocast may have lowered it
 
 
 class PreNormBlock(nn.Module):

@@ -111,7 +111,8 @@ class RATE(nn.Module):
         dtype = self.return_encoder.weight.dtype
         returns = self.return_encoder(returns_to_go.to(dtype) / self.config.return_scale)
         observed, acted = self.observation_encoder(observations), self.action_encoder(actions)
-        return returns, observed.to(returns.dtype), acted.to(returns.dtype)  # under autocast they may differ
+        # Under autocast the encoders answer in a lower precision; the residual stream keeps the parameters'.
+        return returns.to(dtype), observed.to(dtype), acted.to(dtype)
 
     def _layout(self, state: SegmentState, write_memory: bool) -> SegmentLayout:
         cached = state.cache[0].shape[1] if state.cache else 0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rate.model import RATE
 
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     """Calls ``write`` with a path beside ``path``, flushes what it wrote to disk, then renames it to ``path``."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,11 +30,16 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
         beside.unlink(missing_ok=True)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes text beside ``path`` and renames it to ``path``."""
+    write_atomically(path, lambda beside: beside.write_text(text))
+
+
 def save_model(model: RATE, folder: str | os.PathLike[str]) -> None:
     """See :meth:`rate.RATE.save_pretrained`."""
     folder = Path(folder)
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(folder / "config.json", lambda path: _write_text(path, model.config.to_json()))
+    write_text(folder / "config.json", model.config.to_json())
     write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
 
 
@@ -64,6 +69,3 @@ def load_model(cls: type[RATE], folder: str | os.PathLike[str]) -> RATE:
     model.load_state_dict(tensors)
     return model
 
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)

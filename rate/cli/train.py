@@ -1,0 +1,90 @@
+"""``rate train``: a new run, or one that goes on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from rate.presets import PRESETS
+from rate.training.options import RunOptions
+
+
+@dataclass(frozen=True)
+class Train(RunOptions):
+    """Train a model on a task that makes its own data (tmaze) or on a Minari data set.
+
+    Defaults are those of the preset: the task's own, unless --preset names another.
+    """
+
+    task: Annotated[str | None, tyro.conf.Positional] = None
+    """A task that makes its own data: tmaze. Leave it out with --dataset."""
+    run: Path | None = None
+    """The run's folder; runs/<task>-<seed> by default."""
+    resume: Path | None = None
+    """Continue the run in this folder from its newest checkpoint; its own settings apply."""
+    preset: str | None = None
+    """Named settings to start from."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; status 130 after Ctrl-C."""
+    options = tyro.cli(
+        Train,
+        prog="rate train",
+        args=list(arguments),
+        default=_defaults(arguments),
+        description=f"{Train.__doc__}\n\nPresets: {', '.join(PRESETS)}.",
+        config=(tyro.conf.FlagConversionOff,),
+    )
+    from rate.training import run as training_run
+
+    if options.resume is not None:
+        folder = options.resume
+        trainer = training_run.resume(folder)
+    else:
+        folder = options.run or Path("runs") / f"{_name(options)}-{options.training.seed}"
+        settings = {field.name: getattr(options, field.name) for field in fields(RunOptions)}
+        trainer = training_run.start(folder, RunOptions(**settings))
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    print(
+        f"{folder}: {parameters:,} parameters, {len(trainer.windows)} windows, "
+        f"updates {trainer.finished} to {trainer.options.updates} on {trainer.device}"
+    )
+    started = time.perf_counter()
+    if not trainer.run():
+        print(f"interrupted and saved; continue with: rate train --resume {folder}", file=sys.stderr)
+        return 130
+    print(f"trained in {time.perf_counter() - started:.0f} s; the model is in {folder}")
+    return 0
+
+
+def _name(options: Train) -> str:
+    return options.task or Path(options.dataset or "run").name
+
+
+def _defaults(arguments: Sequence[str]) -> Train:
+    """The preset's settings: the one named by --preset, else the task's own, else the default."""
+    name = None
+    for index, argument in enumerate(arguments):
+        if argument == "--preset" and index + 1 < len(arguments):
+            name = arguments[index + 1]
+        elif argument.startswith("--preset="):
+            name = argument.removeprefix("--preset=")
+    task = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    if name is None:
+        name = task if task in PRESETS else "default"
+    if name not in PRESETS:
+        raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {name!r}")
+    preset = PRESETS[name]
+    settings = {field.name: getattr(preset, field.name) for field in fields(RunOptions)}
+    if task == "tmaze" and not preset.corridor:
+        # Every length that fits the window: the junction's step and the turn take two.
+        longest = preset.model.segment_length * preset.model.segments - 2
+        settings |= {"corridor": tuple(range(1, longest + 1)), "eval_corridor": (longest,)}
+    return Train(**settings | {"task": None})

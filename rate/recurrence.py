@@ -1,0 +1,124 @@
+"""Training through memory: the loss of a batch of episodes, segment by segment.
+
+A loss reaches back through the memory over ``gradient_span`` segments. *Memory replay* keeps only the state at each
+segment's start and computes a segment's activations again in the backward pass, newest segment first, handing the
+gradient of the memory to the segment before: exact, one forward pass more, and the activations of one segment at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from rate.model import RATE
+from rate.state import SegmentState
+
+if TYPE_CHECKING:
+    from rate.data import SegmentBatch
+
+
+@dataclass
+class BatchLoss:
+    """Of all real steps of a batch.
+
+    Args:
+        loss: scalar to differentiate: mean cross-entropy, or mean squared error per action component.
+        accuracy: share of discrete actions predicted right, scalar without gradient; NaN for continuous actions.
+    """
+
+    loss: Tensor
+    accuracy: Tensor
+
+
+@dataclass
+class SegmentSums:
+    """Sums over a segment's real steps, and the state after it."""
+
+    loss: Tensor
+    correct: Tensor
+    state: SegmentState
+
+
+def read_segment(model: RATE, segment: SegmentBatch, state: SegmentState) -> SegmentSums:
+    """Reads one segment of a batch.
+
+    A batch entry whose segment is all padding keeps its memory as it is.
+
+    Args:
+        segment: tensors ``[B, K, ...]``, padded at the end.
+        state: from the segment before.
+    """
+    out = model(segment.observations, segment.actions, segment.returns_to_go, state)
+    losses, correct = _step_losses(out.predictions, segment.actions)
+    mask = segment.mask
+    after = out.state.keep_memory_where(~mask.any(1), state)
+    return SegmentSums((losses * mask).sum(), (correct & mask).sum(), after)
+
+
+def batch_loss(
+    model: RATE, batch: SegmentBatch, *, gradient_span: int | None = None, replay: bool = True
+) -> BatchLoss:
+    """The loss of all segments of a batch.
+
+    Args:
+        model: in training mode as a rule.
+        batch: ``[B, N * K, ...]``; its number of steps is a multiple of the segment length.
+        gradient_span: segments that a loss reaches back, itself included: the memory is cut from the graph every
+            ``gradient_span`` segments. None for all of them, 1 for none but its own.
+        replay: memory replay; without it the activations of all segments are kept.
+
+    Raises:
+        ValueError: for a gradient span below 1.
+    """
+    if gradient_span is not None and gradient_span < 1:
+        raise ValueError(f"gradient_span must be at least 1 or None, got {gradient_span}")
+    segments = list(batch.segments(model_config(model).segment_length))
+    state = initial_state(model, batch.mask.shape[0])
+    losses, correct = [], []
+    for index, segment in enumerate(segments):
+        if gradient_span is not None and index and index % gradient_span == 0:
+            state = state.detach()
+        sums = _replayed(model, segment, state) if replay and len(segments) > 1 else read_segment(model, segment, state)
+        losses.append(sums.loss)
+        correct.append(sums.correct)
+        state = sums.state
+    steps = batch.mask.sum()
+    accuracy = torch.stack(correct).sum() / steps
+    if model_config(model).action == "continuous":
+        accuracy = accuracy.new_full((), torch.nan)
+    return BatchLoss(torch.stack(losses).sum() / steps, accuracy.detach())
+
+
+def model_config(model: Any) -> Any:
+    """The configuration of a model, compiled or not."""
+    return getattr(model, "_orig_mod", model).config
+
+
+def initial_state(model: Any, batch_size: int) -> SegmentState:
+    """The initial state of a model, compiled or not."""
+    return getattr(model, "_orig_mod", model).initial_state(batch_size)
+
+
+def _replayed(model: RATE, segment: SegmentBatch, state: SegmentState) -> SegmentSums:
+    """:func:`read_segment` that keeps its inputs only, and runs again in the backward pass (random numbers included)."""
+
+    def run(memory: Tensor | None, *cache: Tensor) -> tuple[Any, ...]:
+        sums = read_segment(model, segment, SegmentState(memory, list(cache)))
+        return sums.loss, sums.correct, sums.state.memory, *sums.state.cache
+
+    loss, correct, memory, *cache = checkpoint(run, state.memory, *state.cache, use_reentrant=False)
+    return SegmentSums(loss, correct, SegmentState(memory, cache))
+
+
+def _step_losses(predictions: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Per step ``[B, K]``: the loss, and whether a discrete action was predicted right."""
+    if actions.dim() == 2:
+        losses = F.cross_entropy(predictions.float().transpose(1, 2), actions, reduction="none")
+        return losses, predictions.detach().argmax(-1) == actions
+    losses = F.mse_loss(predictions.float(), actions.float(), reduction="none").mean(-1)
+    return losses, torch.zeros_like(losses, dtype=torch.bool)

@@ -1,0 +1,52 @@
+"""A run's folder: what it was asked (``run.json``), its model, checkpoints, metrics and evaluations."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from rate.model import RATE
+from rate.persistence import write_text
+from rate.training.options import ModelOptions, RunOptions, TrainingOptions
+
+
+def create(folder: Path, options: RunOptions) -> None:
+    """Makes the folder and writes ``run.json``.
+
+    Raises:
+        FileExistsError: if a run is there already.
+    """
+    if (folder / "run.json").exists():
+        raise FileExistsError(f"a run is already at {folder}: continue it with --resume {folder} or name another --run")
+    write_text(folder / "run.json", json.dumps(dataclasses.asdict(options), indent=2) + "\n")
+
+
+def load_options(folder: Path) -> RunOptions:
+    """Reads ``run.json``.
+
+    Raises:
+        FileNotFoundError: if there is no run.
+        ValueError: if the file is not valid.
+    """
+    file = folder / "run.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"no run at {folder}: {file} is missing")
+    try:
+        fields: dict[str, Any] = json.loads(file.read_text())
+        fields["model"] = ModelOptions(**fields["model"])
+        fields["training"] = TrainingOptions(**fields["training"])
+        for name in ("corridor", "eval_corridor"):
+            fields[name] = tuple(fields[name])
+        return RunOptions(**fields)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not a valid run: {error}") from None
+
+
+def load_model(folder: Path, device: str = "cpu") -> RATE:
+    """The newest model of a run, or of a folder that holds only a model."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no run at {folder}")
+    return RATE.from_pretrained(folder, device)
+
