@@ -107,8 +107,8 @@ int main() {
                 }
             }
         }
-        pack(7, 15, true, 300, true, 1024, 0, true, threads);  // several megabytes: really split over threads
-        roll(7, 300, 200, 310, 1024, 0, threads);
+        pack(7, 15, true, 300, true, 4096, 0, true, threads);  // tens of megabytes: really split over threads
+        roll(7, 300, 200, 310, 4096, 0, threads);
     }
     std::printf("all equal\n");
 }
