@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rate_kernels import SegmentLayout
+
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "golden"
 
 
@@ -22,5 +24,15 @@ def load(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def error(actual: Tensor, expected: Tensor) -> float:
     """Relative error by norm."""
-    actual = actual.detach()
+    actual, expected = actual.detach(), expected.detach()
     return float((actual.double() - expected.double()).norm() / expected.double().norm().clamp_min(1e-30))
+
+
+def layout(meta: dict[str, Any]) -> SegmentLayout:
+    """The layout of an attention file."""
+    return SegmentLayout(
+        meta["num_mem_tokens"],
+        bool(meta["num_mem_tokens"]) and meta["mem_at_end"],
+        meta["cache_len"],
+        meta["read_mem_from_cache"],
+    )

@@ -62,7 +62,8 @@ def memory_attention(
     run = {"sdpa": sdpa, "reference": reference}[chosen].memory_attention
     if scale is None:
         scale = query.shape[-1] ** -0.5
-    return run(query, key, value, layout, position, scale, dropout_p, key_start)
+    with torch.autocast(query.device.type, enabled=False):  # in the arguments' own precision
+        return run(query, key, value, layout, position, scale, dropout_p, key_start)
 
 
 def _check(

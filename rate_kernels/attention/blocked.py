@@ -179,6 +179,8 @@ def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 
 def _backward(ctx, gradient, _):  # type: ignore[no-untyped-def]
+    if gradient is None:
+        return (None,) * 11
     query, rotated, key, value, table, keep, *weights = ctx.saved_tensors
     d_query, d_rotated, d_key, d_value, d_correction = blocked_attention_backward(
         gradient.contiguous(), query, rotated, key, value, table, keep, weights, ctx.layout, ctx.scale, ctx.correct

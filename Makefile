@@ -1,0 +1,42 @@
+# make demo   watch RATE learn T-Maze on a CPU: data, training, evaluation, a picture
+# make test   every test
+# Both make their own virtual environment, install the package into it, and are safe to repeat.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+RUN ?= runs/demo
+DEMO ?=
+BIN = $(VENV)/bin
+NATIVE = pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	rm -rf $(RUN)
+	$(BIN)/rate train tmaze --run $(RUN) $(DEMO)
+	$(BIN)/rate eval $(RUN) --corridor 1 4 9 14 19 24 48 120 240 480 1000 --episodes 100
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first and by its version: left to the others' requirements, pip may choose a build with gigabytes of CUDA.
+$(VENV)/.installed: $(VENV)/bin/python $(NATIVE)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info rate_kernels/_native*.so rate_kernels/_build.json
