@@ -119,8 +119,8 @@ def collect_tmaze(
 
     import rate.envs  # noqa: F401  (registers the environment)
 
-    # The module in the id lets a process that has not imported this package make the environment.
-    env = gymnasium.make("rate.envs:rate/TMaze-v0", corridor_length=int(np.max(corridor)))
+    # The specification names the class, so a process without this import can make the environment as well.
+    env = gymnasium.make("rate/TMaze-v0", corridor_length=int(np.max(corridor)))
     spec = env.spec
     observation_space, action_space = env.observation_space, env.action_space
     env.close()
