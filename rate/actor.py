@@ -50,7 +50,9 @@ class Actor:
         config = model.config
         self._device = model.content_bias.device
         steps = config.segment_length
-        observed = {"vector": torch.float32, "image": torch.uint8, "discrete": torch.int64}[config.observation]
+        observed = {"vector": torch.float32, "image": torch.uint8, "discrete": torch.int64}[
+            config.observation
+        ]
         self._observations = self._zeros(steps, *config.observation_shape, dtype=observed)
         if config.action == "discrete":
             self._actions = self._zeros(steps, dtype=torch.int64)
@@ -62,10 +64,13 @@ class Actor:
         self._cached = np.zeros(batch_size, dtype=np.int64)  # valid rows, at the end of the cache
         self._acted = np.zeros(batch_size, dtype=bool)  # since the environment's last reset
         self._ready = np.zeros(batch_size, dtype=bool)
-        self._memory = None if model.memory is None else self._zeros(*model.memory.shape, dtype=model.memory.dtype)
+        self._memory = (
+            None if model.memory is None else self._zeros(*model.memory.shape, dtype=model.memory.dtype)
+        )
         layers = config.num_layers if config.cache_len else 0
         self._cache = [
-            self._zeros(config.cache_len, config.d_model, dtype=model.content_bias.dtype) for _ in range(layers)
+            self._zeros(config.cache_len, config.d_model, dtype=model.content_bias.dtype)
+            for _ in range(layers)
         ]
 
     def _zeros(self, *shape: int, dtype: torch.dtype) -> Tensor:
@@ -85,7 +90,9 @@ class Actor:
         ids = np.arange(self.batch_size) if env_ids is None else np.atleast_1d(_to_numpy(env_ids))
         if ids.dtype == bool:
             if ids.shape != (self.batch_size,):
-                raise ValueError(f"env_ids must be a mask [{self.batch_size}] or indices, got {list(ids.shape)}")
+                raise ValueError(
+                    f"env_ids must be a mask [{self.batch_size}] or indices, got {list(ids.shape)}"
+                )
             ids = np.flatnonzero(ids)
         if ids.size and (ids.min() < 0 or ids.max() >= self.batch_size):
             raise IndexError(f"env_ids must be in 0 .. {self.batch_size - 1}, got {ids.tolist()}")
@@ -116,7 +123,9 @@ class Actor:
             RuntimeError: if an environment was never reset.
         """
         if not self._ready.all():
-            raise RuntimeError(f"environment {int(np.flatnonzero(~self._ready)[0])} must be reset before it acts")
+            raise RuntimeError(
+                f"environment {int(np.flatnonzero(~self._ready)[0])} must be reset before it acts"
+            )
         observed = self._checked_observation(observation)
         if reward is not None:
             self._earn(reward)
@@ -145,10 +154,14 @@ class Actor:
         return self._return_to_go.copy()
 
     def _checked_observation(self, observation: Any) -> Tensor:
-        observed = torch.as_tensor(np.asarray(observation) if not isinstance(observation, Tensor) else observation)
+        observed = torch.as_tensor(
+            np.asarray(observation) if not isinstance(observation, Tensor) else observation
+        )
         expected = self._observations.shape[2:]
         if tuple(observed.shape) != (self.batch_size, *expected):
-            raise ValueError(f"observation must be {[self.batch_size, *expected]}, got {list(observed.shape)}")
+            raise ValueError(
+                f"observation must be {[self.batch_size, *expected]}, got {list(observed.shape)}"
+            )
         observed = observed.to(self._device, self._observations.dtype)
         if observed.is_floating_point():
             bad = ~observed.flatten(1).isfinite().all(1)

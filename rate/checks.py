@@ -36,14 +36,20 @@ def check_segment(
         raise ValueError(f"padding must be [{batch}], got {list(padding.shape)}")
     for name, tensor in (("actions", actions), ("returns_to_go", returns_to_go), ("padding", padding)):
         if tensor is not None and tensor.device != observations.device:
-            raise TypeError(f"{name} must be on observations' device {observations.device}, got {tensor.device}")
+            raise TypeError(
+                f"{name} must be on observations' device {observations.device}, got {tensor.device}"
+            )
     if state is not None:
         _check_state(config, state, batch)
 
 
 def _check_actions(config: RateConfig, actions: Tensor, batch: int, steps: int) -> None:
     trailing = [] if config.action == "discrete" else [config.action_size]
-    fits = actions.dim() == 2 + len(trailing) and list(actions.shape[2:]) == trailing and actions.shape[0] == batch
+    fits = (
+        actions.dim() == 2 + len(trailing)
+        and list(actions.shape[2:]) == trailing
+        and actions.shape[0] == batch
+    )
     if not fits or actions.shape[1] not in (steps, steps - 1):
         expected = [batch, steps, *trailing]
         raise ValueError(f"actions must be {expected}, or one step fewer, got {list(actions.shape)}")
@@ -56,7 +62,9 @@ def _check_actions(config: RateConfig, actions: Tensor, batch: int, steps: int) 
 def _check_state(config: RateConfig, state: SegmentState, batch: int) -> None:
     expected = [batch, config.num_memory, config.d_model]
     if (state.memory is None) != (config.num_memory == 0):
-        raise ValueError(f"state.memory must be {expected if config.num_memory else None}, got {state.memory}")
+        raise ValueError(
+            f"state.memory must be {expected if config.num_memory else None}, got {state.memory}"
+        )
     if state.memory is not None and list(state.memory.shape) != expected:
         raise ValueError(f"state.memory must be {expected}, got {list(state.memory.shape)}")
     layers = config.num_layers if config.cache_len else 0

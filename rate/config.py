@@ -144,7 +144,12 @@ class RateConfig:
             "rate": {},
             "rmt": {"cache_len": 0, "gate_heads": 0},
             "trxl": {"num_memory": 0, "gate_heads": 0, "cache_len": base.cache_len or tokens},
-            "gtrxl": {"num_memory": 0, "gate_heads": 0, "cache_len": base.cache_len or tokens, "gating": True},
+            "gtrxl": {
+                "num_memory": 0,
+                "gate_heads": 0,
+                "cache_len": base.cache_len or tokens,
+                "gating": True,
+            },
             "dt": {
                 "num_memory": 0,
                 "gate_heads": 0,

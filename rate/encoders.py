@@ -42,7 +42,9 @@ class ImageEncoder(nn.Module):
             channels = out
             height, width = ((x + 2 * config.image_padding - kernel) // stride + 1 for x in (height, width))
             if min(height, width) < 1:
-                raise ValueError(f"observation_shape {config.observation_shape} is too small for the image encoder")
+                raise ValueError(
+                    f"observation_shape {config.observation_shape} is too small for the image encoder"
+                )
         self.convolutions = nn.Sequential(*layers)
         self.linear = nn.Linear(channels * height * width, config.d_model)
         self.tanh = config.observation_tanh

@@ -136,7 +136,7 @@ class PreNormBlock(nn.Module):
 
 
 class PublishedBlock(nn.Module):
-    """The published layer: the residual added twice, ``norm(2 x + attention(x))``, then ``norm(x + feed_forward(x))``."""
+    """The published layer: the residual twice, ``norm(2 x + attention(x))``, then ``norm(x + feed_forward(x))``."""
 
     def __init__(self, config: RateConfig) -> None:
         super().__init__()

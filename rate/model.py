@@ -107,7 +107,9 @@ class RATE(nn.Module):
             state = self._next_state(hidden, per_layer, state)
         return RateOutput(predictions, state)
 
-    def _embed(self, observations: Tensor, actions: Tensor, returns_to_go: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _embed(
+        self, observations: Tensor, actions: Tensor, returns_to_go: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         dtype = self.return_encoder.weight.dtype
         returns = self.return_encoder(returns_to_go.to(dtype) / self.config.return_scale)
         observed, acted = self.observation_encoder(observations), self.action_encoder(actions)

@@ -68,4 +68,3 @@ def load_model(cls: type[RATE], folder: str | os.PathLike[str]) -> RATE:
             )
     model.load_state_dict(tensors)
     return model
-

@@ -37,7 +37,9 @@ def draw_success(folders: Sequence[Path], picture: Path) -> None:
     if lengths:
         axes.axvspan(min(lengths), max(lengths), color="0.9", label="trained lengths", zorder=0)
     axes.axhline(0.5, color="0.6", linestyle=":", linewidth=1)
-    axes.annotate("chance", (1, 0.5), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.5")
+    axes.annotate(
+        "chance", (1, 0.5), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.5"
+    )
     axes.set(xscale="log", ylim=(0.0, 1.05), xlabel="corridor length (steps)", ylabel="success rate")
     axes.set_title("T-Maze: the hint is seen once, at the first step")
     axes.legend(loc="lower left", frameon=False)

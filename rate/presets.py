@@ -6,14 +6,17 @@ from the released scripts. They use the published block, shift and training regi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rate.training.options import ModelOptions, RunOptions, TrainingOptions
 
 
-def _published(model: dict[str, object], training: dict[str, object], target_return: float) -> RunOptions:
+def _published(model: Mapping[str, Any], training: Mapping[str, Any], target_return: float) -> RunOptions:
     return RunOptions(
         target_return=target_return,
-        model=ModelOptions(block="published", shift="transformer_xl", **model),  # type: ignore[arg-type]
-        training=TrainingOptions(regime="published", **training),  # type: ignore[arg-type]
+        model=ModelOptions(block="published", shift="transformer_xl", **model),
+        training=TrainingOptions(regime="published", **training),
     )
 
 

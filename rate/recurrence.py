@@ -2,7 +2,7 @@
 
 A loss reaches back through the memory over ``gradient_span`` segments. *Memory replay* keeps only the state at each
 segment's start and computes a segment's activations again in the backward pass, newest segment first, handing the
-gradient of the memory to the segment before: exact, one forward pass more, and the activations of one segment at a time.
+gradient of the memory to the segment before: exact, for one more forward pass, with one segment's activations.
 """
 
 from __future__ import annotations
@@ -83,7 +83,11 @@ def batch_loss(
     for index, segment in enumerate(segments):
         if gradient_span is not None and index and index % gradient_span == 0:
             state = state.detach()
-        sums = _replayed(model, segment, state) if replay and len(segments) > 1 else read_segment(model, segment, state)
+        sums = (
+            _replayed(model, segment, state)
+            if replay and len(segments) > 1
+            else read_segment(model, segment, state)
+        )
         losses.append(sums.loss)
         correct.append(sums.correct)
         state = sums.state
@@ -105,7 +109,7 @@ def initial_state(model: Any, batch_size: int) -> SegmentState:
 
 
 def _replayed(model: RATE, segment: SegmentBatch, state: SegmentState) -> SegmentSums:
-    """:func:`read_segment` that keeps its inputs only, and runs again in the backward pass (random numbers included)."""
+    """:func:`read_segment` that keeps its inputs only and runs again in the backward pass, random numbers included."""
 
     def run(memory: Tensor | None, *cache: Tensor) -> tuple[Any, ...]:
         sums = read_segment(model, segment, SegmentState(memory, list(cache)))

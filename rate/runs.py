@@ -19,7 +19,9 @@ def create(folder: Path, options: RunOptions) -> None:
         FileExistsError: if a run is there already.
     """
     if (folder / "run.json").exists():
-        raise FileExistsError(f"a run is already at {folder}: continue it with --resume {folder} or name another --run")
+        raise FileExistsError(
+            f"a run is already at {folder}: continue it with --resume {folder} or name another --run"
+        )
     write_text(folder / "run.json", json.dumps(dataclasses.asdict(options), indent=2) + "\n")
 
 
@@ -49,4 +51,3 @@ def load_model(folder: Path, device: str = "cpu") -> RATE:
     if not folder.is_dir():
         raise FileNotFoundError(f"no run at {folder}")
     return RATE.from_pretrained(folder, device)
-

@@ -22,7 +22,9 @@ class SegmentState:
 
     def detach(self) -> SegmentState:
         """The same values, cut from the graph that made them."""
-        return SegmentState(None if self.memory is None else self.memory.detach(), [c.detach() for c in self.cache])
+        return SegmentState(
+            None if self.memory is None else self.memory.detach(), [c.detach() for c in self.cache]
+        )
 
     def keep_memory_where(self, frozen: Tensor, previous: SegmentState) -> SegmentState:
         """This state with the memory of ``previous`` in the rows where ``frozen`` (bool ``[B]``) is True."""
@@ -32,4 +34,6 @@ class SegmentState:
 
     def rows(self, index: Tensor) -> SegmentState:
         """The state of the batch entries ``index`` (int64 ``[n]``)."""
-        return SegmentState(None if self.memory is None else self.memory[index], [c[index] for c in self.cache])
+        return SegmentState(
+            None if self.memory is None else self.memory[index], [c[index] for c in self.cache]
+        )

@@ -1,8 +1,9 @@
 """Which backend can run what here, which one runs, and why.
 
 Every operation lists its backends in order of preference, each with its obstacle: why it cannot run this call, in one
-line with the way to get it, or ``None`` when it can. ``backend=None`` takes the first that can and logs the choice once; a backend asked for by
-name, by argument or by the environment variable ``RATE_BACKEND``, runs or raises. Nothing falls back silently.
+line with the way to get it, or ``None`` when it can. ``backend=None`` takes the first that can and logs the choice
+once; a backend asked for by name, by argument or by the environment variable ``RATE_BACKEND``, runs or raises.
+Nothing falls back silently.
 """
 
 from __future__ import annotations

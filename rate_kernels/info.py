@@ -11,6 +11,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -133,13 +135,15 @@ def _build_entries(build: dict[str, Any] | None) -> dict[str, str]:
     }
 
 
-def main() -> None:
-    """Prints the report, or with ``--json`` the data."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the report, or with ``--json`` the data; arguments are the command line's by default."""
     parser = argparse.ArgumentParser(prog="python -m rate_kernels.info", description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print machine-readable data")
+    options = parser.parse_args(arguments)
     data = collect()
-    print(json.dumps(data, indent=2) if parser.parse_args().json else report(data))
+    print(json.dumps(data, indent=2) if options.json else report(data))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

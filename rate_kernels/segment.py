@@ -92,7 +92,9 @@ class SegmentLayout:
         read_row = rows < m
         write_row = rows >= m + n
         sees_cache = ~(read_row | write_row) | self.read_cache
-        sees_segment = torch.where(read_row, columns < m, torch.where(write_row, columns >= 0, columns <= rows))
+        sees_segment = torch.where(
+            read_row, columns < m, torch.where(write_row, columns >= 0, columns <= rows)
+        )
         return torch.where(in_cache, sees_cache, sees_segment)
 
     def key_padding(self, segment_tokens: int, key_start: Tensor) -> Tensor:

@@ -26,7 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         return _load(name)(rest)
-    except (ValueError, TypeError, FileNotFoundError, FileExistsError, ImportError, FloatingPointError) as error:
+    except (
+        ValueError,
+        TypeError,
+        FileNotFoundError,
+        FileExistsError,
+        ImportError,
+        FloatingPointError,
+    ) as error:
         if "--traceback" in rest:
             raise
         print(f"rate {name}: {error}", file=sys.stderr)

@@ -46,7 +46,11 @@ def main(arguments: Sequence[str]) -> int:
     model = runs.load_model(options.run, options.device)
     has_run = (options.run / "run.json").is_file()
     asked = runs.load_options(options.run) if has_run else None
-    target = options.target_return if options.target_return is not None else (asked.target_return if asked else 1.0)
+    target = (
+        options.target_return
+        if options.target_return is not None
+        else (asked.target_return if asked else 1.0)
+    )
     num_envs = min(options.num_envs, options.episodes)
     if options.env is not None:
         import gymnasium

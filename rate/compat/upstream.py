@@ -17,7 +17,12 @@ from rate.model import RATE
 
 _ACTION_TANH = {"tmaze", "aar", "memory_maze", "vizdoom", "atari"}
 _CONTINUOUS = {"mujoco"}
-_IMAGES = {"memory_maze": (3, 64, 64), "minigrid_memory": (3, 84, 84), "vizdoom": (3, 64, 112), "atari": (4, 84, 84)}
+_IMAGES = {
+    "memory_maze": (3, 64, 64),
+    "minigrid_memory": (3, 84, 84),
+    "vizdoom": (3, 64, 112),
+    "atari": (4, 84, 84),
+}
 _VECTORS = {"tmaze", "aar", "mujoco"}
 # Parameters that the published model holds but never uses.
 _UNUSED = ("embed_timestep.", "embed_ln.", "pos_emb.", ".pos_ff.layer_norm.")
@@ -80,7 +85,9 @@ def config_from_upstream(config: Mapping[str, Any], segment_length: int | None =
 
 
 def load(
-    state_dict: Mapping[str, Tensor], config: RateConfig | Mapping[str, Any], segment_length: int | None = None
+    state_dict: Mapping[str, Tensor],
+    config: RateConfig | Mapping[str, Any],
+    segment_length: int | None = None,
 ) -> RATE:
     """Our model with the published code's parameters, in evaluation mode.
 
@@ -120,7 +127,9 @@ def _translate(theirs: dict[str, Tensor], config: RateConfig) -> dict[str, Tenso
         elif name == "mem_tokens":
             ours["memory"] = tensor[:, 0]
         elif name.startswith("action_embeddings.") and config.action == "discrete":
-            missing = config.action_size + 1 - tensor.shape[0]  # some environments have no row for "no action"
+            missing = (
+                config.action_size + 1 - tensor.shape[0]
+            )  # some environments have no row for "no action"
             ours["action_encoder.embedding.weight"] = torch.nn.functional.pad(tensor, (0, 0, 0, missing))
         else:
             ours[_rename(name, config)] = tensor

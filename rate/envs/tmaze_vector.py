@@ -73,6 +73,7 @@ class TMazeVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
         self._x, self._y, self._t, self._goal, self._episode = np.zeros((5, self.num_envs), np.int64)
+        self._noise = np.zeros(self.num_envs, np.float32)
         self._ended = np.zeros(self.num_envs, bool)
         self._everyone = np.ones(self.num_envs, bool)
         self._streams: Streams | None = None  # none until the first reset
@@ -92,7 +93,7 @@ class TMazeVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 raise gymnasium.error.ResetNeeded("the first reset must be of all environments")
         self._seed(seed, which)
         self._begin(which, options.get("goal"))
-        return self._observations(), self._info(which)
+        return self._observations(which), self._info(which)
 
     def step(
         self, actions: np.ndarray
@@ -135,7 +136,7 @@ class TMazeVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if ended.any():
             info["success"] = success & ended
             info["_success"] = ended.copy()
-        return self._observations(), rewards, terminated, truncated, info
+        return self._observations(self._everyone), rewards, terminated, truncated, info
 
     def _checked_actions(self, actions: np.ndarray) -> np.ndarray:
         actions = np.asarray(actions)
@@ -167,15 +168,16 @@ class TMazeVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._goal[which] = 2 * self._streams.below(2, which) - 1
         self._episode[which] += 1
 
-    def _observations(self) -> np.ndarray:
+    def _observations(self, moved: np.ndarray) -> np.ndarray:
+        """Of all environments, with new noise in those that ``moved``."""
         observations = np.empty((self.num_envs, 4), np.float32)
         observations[:, 0] = self._y
         observations[:, 1] = self._goal * (self._t < self.hint_steps)
         observations[:, 2] = self._x == self.corridor_length
-        observations[:, 3] = 0.0
         if self.noise:
             assert self._streams is not None
-            observations[:, 3] = self._streams.below(3, slice(None)) - 1
+            self._noise[moved] = self._streams.below(3, moved) - 1
+        observations[:, 3] = self._noise
         return observations
 
     def _info(self, which: np.ndarray) -> dict[str, Any]:

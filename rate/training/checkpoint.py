@@ -24,9 +24,7 @@ class Checkpoint:
     update: int
 
 
-def save(
-    folder: Path, update: int, model: RATE, optimizer: torch.optim.Optimizer, keep: int
-) -> Checkpoint:
+def save(folder: Path, update: int, model: RATE, optimizer: torch.optim.Optimizer, keep: int) -> Checkpoint:
     """Writes the checkpoint of ``update`` finished updates into ``folder`` and removes all but the ``keep`` newest."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"update-{update:08d}"

@@ -15,7 +15,7 @@ class ModelOptions:
     """The model's settings that do not follow from the data; see :class:`rate.RateConfig`."""
 
     family: Family = "rate"
-    """Member of the published family: rate, rmt (no gate, no cache), trxl and gtrxl (cache only), dt (one long segment)."""
+    """rate, rmt (no gate, no cache), trxl and gtrxl (cache only), or dt (one long segment)."""
     segment_length: int = 20
     """K, environment steps per segment."""
     segments: int = 3
@@ -99,7 +99,7 @@ class TrainingOptions:
     clip: float = 1.0
     """Largest norm of the gradient; 0 leaves it as it is."""
     regime: Literal["full", "published"] = "full"
-    """full: one optimiser step per batch through the loss of all segments. published: memory detached and a step per segment."""
+    """full: one step per batch through the loss of all segments. published: a step per segment, memory detached."""
     gradient_span: int = 0
     """Segments that a loss reaches back through the memory, itself included; 0 for all of them."""
     replay: bool = True
@@ -127,7 +127,16 @@ class TrainingOptions:
         for name in ("updates", "batch_size", "checkpoint_every", "keep_checkpoints", "eval_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("warmup", "weight_decay", "clip", "epochs", "gradient_span", "threads", "eval_every", "seed"):
+        for name in (
+            "warmup",
+            "weight_decay",
+            "clip",
+            "epochs",
+            "gradient_span",
+            "threads",
+            "eval_every",
+            "seed",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not self.lr > 0:

@@ -70,7 +70,9 @@ def _model(options: RunOptions, source: EpisodeSource) -> RATE:
     actions = source.action_space
     scale = 1.0
     if actions.kind == "continuous":
-        bounds = [abs(bound) for bound in (actions.low, actions.high) if bound is not None and math.isfinite(bound)]
+        bounds = [
+            abs(bound) for bound in (actions.low, actions.high) if bound is not None and math.isfinite(bound)
+        ]
         scale = max(bounds, default=1.0)
     model = RATE(options.model.config(source.observation_space, actions, scale))
     if model.config.normalize_observations:

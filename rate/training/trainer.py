@@ -84,11 +84,17 @@ class Trainer:
         row = self._published(batch) if self.options.regime == "published" else self._full(batch)
         row |= {"lr": lr, "seconds": time.perf_counter() - started}
         if not math.isfinite(row["loss"]):
-            raise FloatingPointError(f"the loss is {row['loss']} at update {number + 1}: try a smaller lr or clip")
+            raise FloatingPointError(
+                f"the loss is {row['loss']} at update {number + 1}: try a smaller lr or clip"
+            )
         self.finished = number + 1
         last = self.finished == self.options.updates
         evaluation = None
-        if self.evaluate and self.options.eval_every and (last or self.finished % self.options.eval_every == 0):
+        if (
+            self.evaluate
+            and self.options.eval_every
+            and (last or self.finished % self.options.eval_every == 0)
+        ):
             evaluation = self.evaluate(self.model)
             self.model.train()
             found = "  ".join(f"{name} {value:.2f}" for name, value in evaluation.items())
@@ -107,7 +113,7 @@ class Trainer:
                 replay=self.options.replay,
             )
         norm = self._step(loss.loss)
-        return {"loss": float(loss.loss), "accuracy": float(loss.accuracy), "gradient_norm": norm}
+        return {"loss": loss.loss.item(), "accuracy": loss.accuracy.item(), "gradient_norm": norm}
 
     def _published(self, batch: SegmentBatch) -> dict[str, float]:
         """The published regime: memory detached and an optimiser step at every segment."""
@@ -119,7 +125,7 @@ class Trainer:
                 sums = read_segment(self.forward, segment, state)
             norm = self._step(sums.loss / segment.mask.sum())
             state = sums.state.detach()
-            total_loss, total_correct = total_loss + float(sums.loss), total_correct + float(sums.correct)
+            total_loss, total_correct = total_loss + sums.loss.item(), total_correct + sums.correct.item()
         steps = float(batch.mask.sum())
         accuracy = total_correct / steps if self.model.config.action == "discrete" else math.nan
         return {"loss": total_loss / steps, "accuracy": accuracy, "gradient_norm": norm}
@@ -129,16 +135,23 @@ class Trainer:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip or math.inf)
         self.optimizer.step()
-        return float(norm)
+        return norm.item()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16", cache_enabled=False
+            self.device.type,
+            torch.bfloat16,
+            enabled=self.options.precision == "bfloat16",
+            cache_enabled=False,
         )
 
     def _save(self) -> None:
         checkpoint.save(
-            self.folder / "checkpoints", self.finished, self.model, self.optimizer, self.options.keep_checkpoints
+            self.folder / "checkpoints",
+            self.finished,
+            self.model,
+            self.optimizer,
+            self.options.keep_checkpoints,
         )
         self.model.save_pretrained(self.folder)
 
@@ -162,12 +175,16 @@ class Trainer:
 
 def make_optimizer(model: RATE, options: TrainingOptions) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices only: no biases, norms, embeddings or memory tokens."""
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(prefix=module_name, recurse=False):
             matrix = isinstance(module, nn.Linear | nn.Conv2d) and name.endswith("weight")
             (decayed if matrix else others).append(parameter)
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": options.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, options.beta2))
 
 

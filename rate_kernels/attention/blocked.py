@@ -183,7 +183,17 @@ def _backward(ctx, gradient, _):  # type: ignore[no-untyped-def]
         return (None,) * 11
     query, rotated, key, value, table, keep, *weights = ctx.saved_tensors
     d_query, d_rotated, d_key, d_value, d_correction = blocked_attention_backward(
-        gradient.contiguous(), query, rotated, key, value, table, keep, weights, ctx.layout, ctx.scale, ctx.correct
+        gradient.contiguous(),
+        query,
+        rotated,
+        key,
+        value,
+        table,
+        keep,
+        weights,
+        ctx.layout,
+        ctx.scale,
+        ctx.correct,
     )
     d_rotated = None if rotated is None else d_rotated
     d_correction = d_correction if ctx.correct else None

@@ -46,7 +46,9 @@ class RelativePosition:
         if self.shift not in SHIFTS:
             raise ValueError(f"shift must be one of {', '.join(SHIFTS)}, got {self.shift!r}")
         if self.weight.dim() != 3 or self.weight.shape[-1] % 2:
-            raise ValueError(f"weight must be [H, d_head, d_pos] with d_pos even, got {list(self.weight.shape)}")
+            raise ValueError(
+                f"weight must be [H, d_head, d_pos] with d_pos even, got {list(self.weight.shape)}"
+            )
         for name in ("content_bias", "position_bias"):
             shape = getattr(self, name).shape
             if shape != self.weight.shape[:2]:
@@ -66,12 +68,16 @@ def sinusoids(positions: Tensor, d_pos: int, dtype: torch.dtype) -> tuple[Tensor
 
 
 @functools.lru_cache(maxsize=64)
-def _cached_table(start: int, stop: int, d_pos: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+def _cached_table(
+    start: int, stop: int, d_pos: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False), torch.no_grad():
         return sinusoids(torch.arange(start, stop, device=device), d_pos, dtype)
 
 
-def table(start: int, stop: int, d_pos: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+def table(
+    start: int, stop: int, d_pos: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """:func:`sinusoids` of the positions ``start .. stop - 1``, kept between calls outside ``torch.compile``."""
     if torch.compiler.is_compiling():
         return sinusoids(torch.arange(start, stop, device=device), d_pos, dtype)

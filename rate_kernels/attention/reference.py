@@ -1,7 +1,7 @@
 """Memory-token attention as its equations say it: every score in full, nothing clever. The specification.
 
-    s_ij = ((q_i + u) . k_j + (q_i + v) . W e(i - j)) * scale          positions i counted after the cache
-    out_i = sum_j dropout(softmax_j(s_ij)) v_j                          over the keys that row i may see
+s_ij = ((q_i + u) . k_j + (q_i + v) . W e(i - j)) * scale          positions i counted after the cache
+out_i = sum_j dropout(softmax_j(s_ij)) v_j                          over the keys that row i may see
 """
 
 from __future__ import annotations

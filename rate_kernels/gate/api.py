@@ -50,7 +50,9 @@ def retention_gate(
     return reference.retention_gate(memory, update, parameters, num_heads, activation)
 
 
-def _check(memory: Tensor, update: Tensor, parameters: GateParameters, num_heads: int, activation: str) -> None:
+def _check(
+    memory: Tensor, update: Tensor, parameters: GateParameters, num_heads: int, activation: str
+) -> None:
     if memory.dim() != 3:
         raise ValueError(f"memory must be [B, m, d], got {list(memory.shape)}")
     if update.shape != memory.shape:

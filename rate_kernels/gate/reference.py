@@ -1,9 +1,11 @@
 """The memory retention gate as its equation says it. The specification.
 
-    M' = W_o . MultiHead(Q = W_q M, K = W_k act(U), V = W_v act(U)) + b_o      biases on all four maps
+M' = W_o . MultiHead(Q = W_q M, K = W_k act(U), V = W_v act(U)) + b_o      biases on all four maps
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,7 +13,12 @@ from torch.nn import functional as F
 
 from rate_kernels.gate.parameters import GateParameters
 
-ACTIVATIONS = {"relu": F.relu, "leaky_relu": F.leaky_relu, "tanh": torch.tanh, "none": lambda x: x}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "tanh": torch.tanh,
+    "none": lambda x: x,
+}
 
 
 def retention_gate(

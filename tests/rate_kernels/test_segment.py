@@ -54,7 +54,13 @@ def test_blocks_cover_all_that_is_seen(layout, n, rows):
 
 @pytest.mark.parametrize(
     "name",
-    ["attn_cache_read", "attn_memory_and_cache", "attn_memory_front_only", "attn_memory_tokens", "attn_no_memory"],
+    [
+        "attn_cache_read",
+        "attn_memory_and_cache",
+        "attn_memory_front_only",
+        "attn_memory_tokens",
+        "attn_no_memory",
+    ],
 )
 def test_mask_is_the_published_one(name):
     meta, arrays = golden.load(name)

@@ -66,7 +66,7 @@ def test_gradients(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_acting(name):
-    model, meta, arrays, actions = _load(name, None)
+    model, _, arrays, actions = _load(name, None)
     batch, steps = arrays["states"].shape[:2]
     actor = model.actor(batch)
     actor.reset(arrays["rtgs"][:, 0, 0])
@@ -88,7 +88,7 @@ def test_settings_that_are_not_reproduced_are_named():
     meta, _ = golden.load("model_rate")
     with pytest.raises(ValueError, match="clamp_len must be -1 here, got 5"):
         upstream.config_from_upstream(meta["config"] | {"clamp_len": 5})
-    with pytest.raises(ValueError, match="env_name must be one of .*, got 'chess'"):
+    with pytest.raises(ValueError, match=r"env_name must be one of .*, got 'chess'"):
         upstream.config_from_upstream(meta["config"] | {"env_name": "chess"})
 
 

@@ -189,3 +189,15 @@ def test_steps_check_actions_and_masks():
         env.reset(options={"reset_mask": np.array([1, 0])})
     with pytest.raises(ValueError, match="select at least one"):
         env.reset(options={"reset_mask": np.zeros(2, bool)})
+
+
+def test_a_masked_reset_leaves_the_others_as_they_are():
+    env, untouched = (TMazeVector(8, corridor_length=9) for _ in range(2))
+    first, _ = env.reset(seed=5)
+    untouched.reset(seed=5)
+    mask = np.arange(8) < 3
+    observations, _ = env.reset(options={"reset_mask": mask})
+    assert np.array_equal(observations[~mask], first[~mask])
+    after, *_ = env.step(np.zeros(8, np.int64))
+    expected, *_ = untouched.step(np.zeros(8, np.int64))
+    assert np.array_equal(after[~mask], expected[~mask])

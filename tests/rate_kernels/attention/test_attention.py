@@ -14,8 +14,7 @@ from tests.rate_kernels.attention import cases
 BACKENDS = ["reference", "sdpa"]
 GOLDEN = ["cache_read", "memory_and_cache", "memory_front_only", "memory_tokens", "no_memory"]
 LAYOUTS = [
-    SegmentLayout(*fields)
-    for fields in itertools.product((0, 1, 5), (True, False), (0, 17), (False, True))
+    SegmentLayout(*fields) for fields in itertools.product((0, 1, 5), (True, False), (0, 17), (False, True))
 ]
 
 
@@ -35,7 +34,9 @@ def test_published_layer(name, backend):
     )
     projected = (out.flatten(2) @ o_weight.T).transpose(0, 1)
     assert golden.error(projected, arrays["out"]) < 1e-5
-    gradients = torch.autograd.grad((projected * arrays["grad_out"]).sum(), [w, qkv_weight, r_weight, o_weight, u, v])
+    gradients = torch.autograd.grad(
+        (projected * arrays["grad_out"]).sum(), [w, qkv_weight, r_weight, o_weight, u, v]
+    )
     for gradient_name, gradient in zip(names, gradients, strict=True):
         assert golden.error(gradient, arrays[f"d_{gradient_name}"]) < 1e-5, gradient_name
 
@@ -94,12 +95,16 @@ def test_error_is_that_of_the_dtype(dtype):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shift", ["signed", "transformer_xl"])
-@pytest.mark.parametrize("layout", [SegmentLayout(0), SegmentLayout(2, cache_len=3), SegmentLayout(3, False, 2, True)], ids=str)
+@pytest.mark.parametrize(
+    "layout", [SegmentLayout(0), SegmentLayout(2, cache_len=3), SegmentLayout(3, False, 2, True)], ids=str
+)
 def test_gradcheck(layout, shift, backend):
     case = cases.make(layout, 5, batch=2, heads=2, d_head=3, d_pos=4, shift=shift, padded=True)
 
     def run(*leaves):
-        return cases.Case(layout, shift, dict(zip(case.leaves, leaves, strict=True)), case.key_start).run(backend)
+        return cases.Case(layout, shift, dict(zip(case.leaves, leaves, strict=True)), case.key_start).run(
+            backend
+        )
 
     assert torch.autograd.gradcheck(run, tuple(case.leaves.values()))
 
@@ -213,14 +218,21 @@ def _arguments(**changes):
     layout = changes.pop("layout", SegmentLayout(2, cache_len=3))
     case = cases.make(layout, 5, dtype=torch.float32)
     position = RelativePosition(*(case.leaves[n] for n in ("weight", "content_bias", "position_bias")))
-    arguments = {n: case.leaves[n] for n in ("query", "key", "value")} | {"layout": layout, "position": position}
+    arguments = {n: case.leaves[n] for n in ("query", "key", "value")} | {
+        "layout": layout,
+        "position": position,
+    }
     return arguments | changes
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"query": torch.zeros(2, 9, 12)}, ValueError, r"query must be \[B, Lq, H, d_head\], got \[2, 9, 12\]"),
+        (
+            {"query": torch.zeros(2, 9, 12)},
+            ValueError,
+            r"query must be \[B, Lq, H, d_head\], got \[2, 9, 12\]",
+        ),
         (
             {"key": torch.zeros(2, 9, 3, 4)},
             ValueError,
@@ -228,8 +240,16 @@ def _arguments(**changes):
         ),
         ({"value": torch.zeros(2, 12, 3, 5)}, ValueError, r"value must be .*, got \[2, 12, 3, 5\]"),
         ({"key": torch.zeros(2, 12, 3, 4).double()}, TypeError, "key must have query's dtype torch.float32"),
-        ({"value": torch.zeros(2, 12, 3, 4, device="meta")}, TypeError, "value must be on query's device cpu, got meta"),
-        ({"query": torch.zeros(2, 9, 3, 4, dtype=torch.int64)}, TypeError, "query must be float32, .*got torch.int64"),
+        (
+            {"value": torch.zeros(2, 12, 3, 4, device="meta")},
+            TypeError,
+            "value must be on query's device cpu, got meta",
+        ),
+        (
+            {"query": torch.zeros(2, 9, 3, 4, dtype=torch.int64)},
+            TypeError,
+            "query must be float32, .*got torch.int64",
+        ),
         ({"dropout_p": 1.0}, ValueError, r"dropout_p must be in \[0, 1\), got 1.0"),
         ({"key_start": torch.zeros(3, dtype=torch.int64)}, ValueError, r"key_start must be \[2\], got \[3\]"),
         ({"key_start": torch.zeros(2)}, TypeError, "key_start must be int64 or int32, got torch.float32"),
@@ -244,7 +264,9 @@ def test_bad_arguments_are_named(changes, error, message):
 def test_bad_positions_are_named():
     with pytest.raises(ValueError, match="shift must be one of signed, transformer_xl, got 'left'"):
         RelativePosition(torch.zeros(2, 4, 6), torch.zeros(2, 4), torch.zeros(2, 4), "left")
-    with pytest.raises(ValueError, match=r"weight must be \[H, d_head, d_pos\] with d_pos even, got \[2, 4, 5\]"):
+    with pytest.raises(
+        ValueError, match=r"weight must be \[H, d_head, d_pos\] with d_pos even, got \[2, 4, 5\]"
+    ):
         RelativePosition(torch.zeros(2, 4, 5), torch.zeros(2, 4), torch.zeros(2, 4))
     with pytest.raises(ValueError, match=r"position_bias must be \[2, 4\], got \[4\]"):
         RelativePosition(torch.zeros(2, 4, 6), torch.zeros(2, 4), torch.zeros(4))
@@ -252,7 +274,7 @@ def test_bad_positions_are_named():
 
 def test_environment_names_the_backend(monkeypatch):
     monkeypatch.setenv("RATE_BACKEND", "fast")
-    with pytest.raises(ValueError, match="RATE_BACKEND must be one of reference, .*, got 'fast'"):
+    with pytest.raises(ValueError, match=r"RATE_BACKEND must be one of reference, .*, got 'fast'"):
         memory_attention(**_arguments())
     monkeypatch.setenv("RATE_BACKEND", "reference")
     called = []
@@ -262,8 +284,14 @@ def test_environment_names_the_backend(monkeypatch):
 
 
 def test_a_named_backend_that_cannot_run_says_why(monkeypatch):
-    monkeypatch.setattr("rate_kernels.attention.api.obstacles", lambda device: {"sdpa": "no such thing; install it"})
-    with pytest.raises(BackendUnavailable, match="memory_attention cannot run on backend 'sdpa': no such thing"):
+    monkeypatch.setattr(
+        "rate_kernels.attention.api.obstacles", lambda device: {"sdpa": "no such thing; install it"}
+    )
+    with pytest.raises(
+        BackendUnavailable, match="memory_attention cannot run on backend 'sdpa': no such thing"
+    ):
         memory_attention(**_arguments(), backend="sdpa")
-    with pytest.raises(BackendUnavailable, match="memory_attention has no backend that can run: sdpa: no such thing"):
+    with pytest.raises(
+        BackendUnavailable, match="memory_attention has no backend that can run: sdpa: no such thing"
+    ):
         memory_attention(**_arguments())

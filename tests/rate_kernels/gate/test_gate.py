@@ -29,7 +29,7 @@ def test_published_gate(activation):
 
 def _arguments(d=8, m=3, dtype=torch.float64):
     generator = torch.Generator().manual_seed(0)
-    leaf = lambda *s: torch.randn(*s, generator=generator, dtype=dtype, requires_grad=True)  # noqa: E731
+    leaf = lambda *s: torch.randn(*s, generator=generator, dtype=dtype, requires_grad=True)
     return leaf(2, m, d), leaf(2, m, d), GateParameters(*(leaf(*s) for s in [(d, d), (d,)] * 4))
 
 
@@ -46,7 +46,7 @@ def test_gradcheck(activation, m):
 
 def test_compiles_whole():
     memory, update, parameters = _arguments(dtype=torch.float32)
-    run = lambda: retention_gate(memory, update, parameters, num_heads=4)  # noqa: E731
+    run = lambda: retention_gate(memory, update, parameters, num_heads=4)
     torch.testing.assert_close(torch.compile(run, fullgraph=True)(), run())
 
 
@@ -54,10 +54,22 @@ def test_compiles_whole():
     ("changes", "error", "message"),
     [
         ({"memory": torch.zeros(3, 8)}, ValueError, r"memory must be \[B, m, d\], got \[3, 8\]"),
-        ({"update": torch.zeros(2, 4, 8)}, ValueError, r"update must be \[2, 3, 8\] as memory is, got \[2, 4, 8\]"),
+        (
+            {"update": torch.zeros(2, 4, 8)},
+            ValueError,
+            r"update must be \[2, 3, 8\] as memory is, got \[2, 4, 8\]",
+        ),
         ({"num_heads": 3}, ValueError, "num_heads must divide d = 8, got 3"),
-        ({"activation": "elu"}, ValueError, "activation must be one of relu, leaky_relu, tanh, none, got 'elu'"),
-        ({"update": torch.zeros(2, 3, 8)}, TypeError, "update must have memory's dtype torch.float64, got torch.float32"),
+        (
+            {"activation": "elu"},
+            ValueError,
+            "activation must be one of relu, leaky_relu, tanh, none, got 'elu'",
+        ),
+        (
+            {"update": torch.zeros(2, 3, 8)},
+            TypeError,
+            "update must have memory's dtype torch.float64, got torch.float32",
+        ),
         ({"backend": "sdpa"}, ValueError, "backend of retention_gate must be one of .*, got 'sdpa'"),
     ],
 )
