@@ -8,6 +8,16 @@ from torch.nn import functional as F
 
 from rate.config import RateConfig
 from rate_kernels import GateParameters, RelativePosition, SegmentLayout, memory_attention, retention_gate
+from rate_kernels.dropout import keep_mask
+
+
+class Dropout(nn.Dropout):
+    """``torch.nn.Dropout`` with masks that are cheap to draw on a CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0 or x.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(x)
+        return x * keep_mask(x.shape, self.p, x)
 
 
 class Attention(nn.Module):
@@ -33,8 +43,9 @@ class Attention(nn.Module):
         backend: str | None,
     ) -> Tensor:
         """``x [B, Lq, d]`` attends to ``cache [B, c, d]`` and itself: ``[B, Lq, d]``."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, self.d_head))
-        query, key, value = qkv.unbind(-3)
+        query, key, value = (
+            F.linear(x, part).unflatten(-1, (self.heads, self.d_head)) for part in self.qkv.weight.chunk(3)
+        )
         if cache.shape[1]:
             inner = self.heads * self.d_head
             cached = F.linear(cache, self.qkv.weight[inner:]).unflatten(-1, (2, self.heads, self.d_head))
@@ -61,9 +72,9 @@ class FeedForward(nn.Sequential):
         super().__init__(
             nn.Linear(config.d_model, config.d_inner),
             nn.ReLU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(config.d_inner, config.d_model),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
         )
 
 
@@ -117,7 +128,7 @@ class PreNormBlock(nn.Module):
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.d_model)
         self.attention = Attention(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.attention_gate = GatedResidual(config.d_model) if config.gating else None
         self.has_feed_forward = config.d_inner > 0
         if self.has_feed_forward:
@@ -141,7 +152,7 @@ class PublishedBlock(nn.Module):
     def __init__(self, config: RateConfig) -> None:
         super().__init__()
         self.attention = Attention(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.attention_norm = nn.LayerNorm(config.d_model)
         self.has_feed_forward = config.d_inner > 0
         if self.has_feed_forward:
@@ -163,7 +174,7 @@ class PublishedGatedBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(config.d_model)
         self.inner_norm = nn.LayerNorm(config.d_model)
         self.attention = Attention(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.attention_gate = GatedResidual(config.d_model)
         self.feed_forward_norm = nn.LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config)

@@ -13,7 +13,7 @@ from rate import persistence
 from rate.checks import check_segment
 from rate.config import RateConfig
 from rate.encoders import action_encoder, action_head, observation_encoder
-from rate.layers import RetentionGate, transformer_block
+from rate.layers import Dropout, RetentionGate, transformer_block
 from rate.state import SegmentState
 from rate_kernels import SegmentLayout
 from rate_kernels.recurrence import pack_segment, roll_cache
@@ -53,7 +53,7 @@ class RATE(nn.Module):
         self.observation_encoder = observation_encoder(config)
         self.action_encoder = action_encoder(config)
         self.head = action_head(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         # Transformer-XL's u and v, shared by all layers.
         self.content_bias = nn.Parameter(torch.empty(config.num_heads, config.d_head))
         self.position_bias = nn.Parameter(torch.empty(config.num_heads, config.d_head))

@@ -18,6 +18,7 @@ from rate_kernels.attention.position import (
     position_query,
     rotate,
 )
+from rate_kernels.dropout import keep_mask
 from rate_kernels.segment import SegmentLayout
 
 
@@ -74,7 +75,7 @@ def _blocked(
     groups, lq, lk = query.shape[0] * query.shape[1], query.shape[2], key.shape[2]
     keep = None
     if dropout_p > 0:
-        keep = query.new_empty(groups, lq, lk).bernoulli_(1 - dropout_p).div_(1 - dropout_p)
+        keep = keep_mask(torch.Size((groups, lq, lk)), dropout_p, query)
     inputs = [None if x is None else x.flatten(0, 1) for x in (query, rotated, key, value)]
     if correction is not None:
         correction = correction.flatten(1, 2)
