@@ -121,8 +121,10 @@ def _replayed(model: RATE, segment: SegmentBatch, state: SegmentState) -> Segmen
 
 def _step_losses(predictions: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
     """Per step ``[B, K]``: the loss, and whether a discrete action was predicted right."""
+    # At least float32: autocast may have lowered the predictions.
+    precise = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
     if actions.dim() == 2:
-        losses = F.cross_entropy(predictions.float().transpose(1, 2), actions, reduction="none")
+        losses = F.cross_entropy(precise.transpose(1, 2), actions, reduction="none")
         return losses, predictions.detach().argmax(-1) == actions
-    losses = F.mse_loss(predictions.float(), actions.float(), reduction="none").mean(-1)
+    losses = F.mse_loss(precise, actions.to(precise.dtype), reduction="none").mean(-1)
     return losses, torch.zeros_like(losses, dtype=torch.bool)

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rate.model import RATE
 from rate.persistence import write_text
 from rate.training.options import ModelOptions, RunOptions, TrainingOptions
@@ -46,7 +48,7 @@ def load_options(folder: Path) -> RunOptions:
         raise ValueError(f"{file} is not a valid run: {error}") from None
 
 
-def load_model(folder: Path, device: str = "cpu") -> RATE:
+def load_model(folder: Path, device: str | torch.device = "cpu") -> RATE:
     """The newest model of a run, or of a folder that holds only a model."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no run at {folder}")

@@ -20,24 +20,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0
-    name, rest = arguments[0], arguments[1:]
+    name, rest = arguments[0], [argument for argument in arguments[1:] if argument != "--traceback"]
     if name not in _COMMANDS:
         print(f"rate: command must be one of {', '.join(_COMMANDS)}, got {name!r}", file=sys.stderr)
         return 2
     try:
         return _load(name)(rest)
-    except (
-        ValueError,
-        TypeError,
-        FileNotFoundError,
-        FileExistsError,
-        ImportError,
-        FloatingPointError,
-    ) as error:
-        if "--traceback" in rest:
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        if "--traceback" in arguments:
             raise
-        print(f"rate {name}: {error}", file=sys.stderr)
+        print(f"rate {name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"rate {name}: interrupted", file=sys.stderr)
+        return 130
 
 
 def _load(name: str) -> Callable[[Sequence[str]], int]:

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from rate.cli.parsing import parse
+
 
 @dataclass
 class Collect:
@@ -29,7 +31,7 @@ class Collect:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = tyro.cli(Collect, prog="rate collect", args=list(arguments))
+    options = parse(Collect, "rate collect", arguments)
     from rate.data import collect_tmaze
 
     path = collect_tmaze(

@@ -12,8 +12,10 @@ from typing import Annotated
 import tyro
 
 from rate import runs
+from rate.cli.parsing import parse
 from rate.evaluation import Evaluation, evaluate
 from rate.persistence import write_text
+from rate.training.trainer import resolve_device
 
 
 @dataclass
@@ -42,8 +44,8 @@ class Evaluate:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = tyro.cli(Evaluate, prog="rate eval", args=list(arguments))
-    model = runs.load_model(options.run, options.device)
+    options = parse(Evaluate, "rate eval", arguments)
+    model = runs.load_model(options.run, resolve_device(options.device))
     has_run = (options.run / "run.json").is_file()
     asked = runs.load_options(options.run) if has_run else None
     target = (
@@ -57,7 +59,10 @@ def main(arguments: Sequence[str]) -> int:
 
         import rate.envs  # noqa: F401 - registers ours
 
-        env = gymnasium.make_vec(options.env, num_envs=num_envs)
+        try:
+            env = gymnasium.make_vec(options.env, num_envs=num_envs)
+        except gymnasium.error.Error as error:
+            raise ValueError(f"--env {options.env}: {error}") from None
         result = evaluate(
             model, env, options.episodes, target, seed=options.seed, temperature=options.temperature
         )

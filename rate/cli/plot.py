@@ -9,6 +9,8 @@ from typing import Annotated
 
 import tyro
 
+from rate.cli.parsing import parse
+
 
 @dataclass
 class Plot:
@@ -22,7 +24,7 @@ class Plot:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = tyro.cli(Plot, prog="rate plot", args=list(arguments))
+    options = parse(Plot, "rate plot", arguments)
     if not options.runs:
         raise ValueError("name at least one run's folder")
     from rate.plotting import draw_curves, draw_success

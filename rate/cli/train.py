@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from rate.cli.parsing import parse
 from rate.presets import PRESETS
 from rate.training.options import RunOptions
 
@@ -34,10 +35,10 @@ class Train(RunOptions):
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; status 130 after Ctrl-C."""
-    options = tyro.cli(
+    options = parse(
         Train,
-        prog="rate train",
-        args=list(arguments),
+        "rate train",
+        arguments,
         default=_defaults(arguments),
         description=f"{Train.__doc__}\n\nPresets: {', '.join(PRESETS)}.",
         config=(tyro.conf.FlagConversionOff,),
