@@ -2,8 +2,8 @@
 
     python -m bench.training_step [--threads 2] [--repeats 5] [--save]
 
-The size is that of the published T-Maze script: d 64, 10 layers, 4 heads of 32, 15 memory tokens, 50 steps, batch 32, no
-feed-forward part, dropout 0.2. All variants are timed in turn within each repeat, so that a change of the machine's
+The size is that of the published T-Maze script: d 64, 10 layers, 4 heads of 32, 15 memory tokens, 50 steps, batch 32,
+no feed-forward part, dropout 0.2. All variants are timed in turn within each repeat, so that a change of the machine's
 speed meets them alike. A gate before the timing compares our loss with the published one on the same parameters.
 """
 

@@ -1,0 +1,27 @@
+"""Dropout masks that are cheap to draw on a CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_LEVELS = 1 << 16
+
+
+def keep_mask(shape: torch.Size, dropout_p: float, like: Tensor) -> Tensor:
+    """``1 / q`` where an element is kept and 0 where it is dropped, so that a product with it keeps the mean.
+
+    Drawn from PyTorch's default generator. On a CPU one 64-bit number decides four elements, which is about six times
+    as fast as a Bernoulli draw each; the probability is then rounded to a multiple of 2^-16, and q to match.
+
+    Args:
+        shape: of the mask.
+        dropout_p: probability of dropping, 0 <= p < 1.
+        like: gives dtype and device.
+    """
+    if like.device.type != "cpu" or torch.compiler.is_compiling():
+        return like.new_empty(shape).bernoulli_(1 - dropout_p).div_(1 - dropout_p)
+    dropped = min(round(dropout_p * _LEVELS), _LEVELS - 1)
+    bits = torch.empty(-(-shape.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    kept = bits.view(torch.int16)[: shape.numel()].view(shape) >= dropped - _LEVELS // 2
+    return kept.to(like.dtype).mul_(_LEVELS / (_LEVELS - dropped))
