@@ -19,9 +19,31 @@ def keep_mask(shape: torch.Size, dropout_p: float, like: Tensor) -> Tensor:
         dropout_p: probability of dropping, 0 <= p < 1.
         like: gives dtype and device.
     """
-    if like.device.type != "cpu" or torch.compiler.is_compiling():
+    if like.device.type != "cpu":
         return like.new_empty(shape).bernoulli_(1 - dropout_p).div_(1 - dropout_p)
+    if torch.compiler.is_compiling():
+        return _compiled(list(shape), dropout_p, like.dtype)
+    return _draw(list(shape), dropout_p, like.dtype)
+
+
+def _draw(shape: list[int], dropout_p: float, dtype: torch.dtype) -> Tensor:
+    count = torch.Size(shape).numel()
     dropped = min(round(dropout_p * _LEVELS), _LEVELS - 1)
-    bits = torch.empty(-(-shape.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    kept = bits.view(torch.int16)[: shape.numel()].view(shape) >= dropped - _LEVELS // 2
-    return kept.to(like.dtype).mul_(_LEVELS / (_LEVELS - dropped))
+    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+    kept = bits.view(torch.int16)[:count].view(shape) >= dropped - _LEVELS // 2
+    return kept.to(dtype).mul_(_LEVELS / (_LEVELS - dropped))
+
+
+# The compiler's own random numbers on a CPU cost as much as Bernoulli draws, so it calls this one as it is.
+_compiled = torch.library.custom_op(
+    "rate_kernels::keep_mask",
+    _draw,
+    mutates_args=(),
+    schema="(SymInt[] shape, float dropout_p, ScalarType dtype) -> Tensor",
+    tags=(torch.Tag.nondeterministic_seeded,),
+)
+
+
+@_compiled.register_fake
+def _(shape: list[int], dropout_p: float, dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         "rate train",
         arguments,
         default=_defaults(arguments),
-        description=f"{Train.__doc__}\n\nPresets: {', '.join(PRESETS)}.",
+        description=f"{inspect.getdoc(Train)}\n\nPresets: {', '.join(PRESETS)}.",
         config=(tyro.conf.FlagConversionOff,),
     )
     from rate.training import run as training_run
