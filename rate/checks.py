@@ -62,9 +62,8 @@ def _check_actions(config: RateConfig, actions: Tensor, batch: int, steps: int) 
 def _check_state(config: RateConfig, state: SegmentState, batch: int) -> None:
     expected = [batch, config.num_memory, config.d_model]
     if (state.memory is None) != (config.num_memory == 0):
-        raise ValueError(
-            f"state.memory must be {expected if config.num_memory else None}, got {state.memory}"
-        )
+        got = None if state.memory is None else list(state.memory.shape)
+        raise ValueError(f"state.memory must be {expected if config.num_memory else None}, got {got}")
     if state.memory is not None and list(state.memory.shape) != expected:
         raise ValueError(f"state.memory must be {expected}, got {list(state.memory.shape)}")
     layers = config.num_layers if config.cache_len else 0

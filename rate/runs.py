@@ -44,7 +44,7 @@ def load_options(folder: Path) -> RunOptions:
         for name in ("corridor", "eval_corridor"):
             fields[name] = tuple(fields[name])
         return RunOptions(**fields)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not a valid run: {error}") from None
 
 
