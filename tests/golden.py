@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -15,8 +17,19 @@ from rate_kernels import SegmentLayout
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "golden"
 
 
+def names() -> set[str]:
+    """Every file's name, without ``.npz``.
+
+    Without the folder, which is not part of the repository, the test fails in CI and is skipped elsewhere.
+    """
+    if not FOLDER.is_dir() and not os.environ.get("CI"):
+        pytest.skip(f"the published implementation's data is not at {FOLDER}")
+    return {path.stem for path in FOLDER.glob("*.npz")}
+
+
 def load(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """``meta`` and the arrays of ``<name>.npz``; fails where the folder is missing."""
+    """``meta`` and the arrays of ``<name>.npz``."""
+    assert name in names(), f"{name}.npz is missing from {FOLDER}"
     with np.load(FOLDER / f"{name}.npz") as file:
         arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "meta"}
         return json.loads(str(file["meta"])), arrays

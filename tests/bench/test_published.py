@@ -40,7 +40,7 @@ def assert_near(actual: Tensor | None, expected: Tensor, tolerance: float, what:
 
 
 def test_every_golden_file_is_covered() -> None:
-    files = {path.stem for path in golden.FOLDER.glob("*.npz")}
+    files = golden.names()
     groups = [("attn", ATTENTION), ("gate", GATES), ("model", MODELS)]
     assert files == {f"{group}_{name}" for group, names in groups for name in names}
 
