@@ -137,6 +137,10 @@ def _spaces(model: RATE, env: gymnasium.vector.VectorEnv) -> tuple[_Observations
             f"env gives {observed.kind} observations {tuple(observed.shape)}, "
             f"the model reads {config.observation} {config.observation_shape}"
         )
+    if observed.kind == "discrete" and (observed.n or 0) > config.num_observations:
+        raise ValueError(
+            f"env gives {observed.n} discrete observations, the model reads {config.num_observations}"
+        )
     size = acted.n if acted.kind == "discrete" else acted.shape[0]
     if acted.kind != config.action or size != config.action_size:
         raise ValueError(

@@ -45,6 +45,8 @@ class Evaluate:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = parse(Evaluate, "rate eval", arguments)
+    if options.episodes < 1:
+        raise ValueError(f"--episodes must be at least 1, got {options.episodes}")
     model = runs.load_model(options.run, resolve_device(options.device))
     has_run = (options.run / "run.json").is_file()
     asked = runs.load_options(options.run) if has_run else None

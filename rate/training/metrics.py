@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from rate.persistence import write_text
 
 COLUMNS = ("update", "loss", "accuracy", "lr", "gradient_norm", "seconds", "eval")
 
@@ -27,8 +30,6 @@ class Metrics:
 
         self._file = self._open(folder / "metrics.csv", start)
         self._writer = csv.DictWriter(self._file, COLUMNS)
-        if self._file.tell() == 0:
-            self._writer.writeheader()
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(
             total=total, initial=start, unit="update", dynamic_ncols=True, disable=None, file=sys.stderr
@@ -40,12 +41,12 @@ class Metrics:
         if start and path.is_file():
             with open(path, newline="") as file:
                 kept = [row for row in csv.DictReader(file) if int(row["update"]) <= start]
-        file = open(path, "w", newline="")  # noqa: SIM115 - closed by close()
-        if kept:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(kept)
-        return file
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(kept)
+        write_text(path, text.getvalue())  # at once, so that a resumed run that is lost here keeps its rows
+        return open(path, "a", newline="")
 
     def update(self, update: int, row: Mapping[str, float], evaluation: Mapping[str, float] | None) -> None:
         """Records an update's numbers, and its evaluation's where there was one."""

