@@ -7,6 +7,7 @@ gradient of the memory to the segment before: exact, for one more forward pass, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,12 +78,13 @@ def batch_loss(
     """
     if gradient_span is not None and gradient_span < 1:
         raise ValueError(f"gradient_span must be at least 1 or None, got {gradient_span}")
-    segments = list(batch.segments(model_config(model).segment_length))
+    segments = list(unfinished_segments(model, batch))
     state = initial_state(model, batch.mask.shape[0])
     losses, correct = [], []
     for index, segment in enumerate(segments):
         if gradient_span is not None and index and index % gradient_span == 0:
             state = state.detach()
+        state = state.rows(slice(0, segment.mask.shape[0]))
         sums = (
             _replayed(model, segment, state)
             if replay and len(segments) > 1
@@ -96,6 +98,21 @@ def batch_loss(
     if model_config(model).action == "continuous":
         accuracy = accuracy.new_full((), torch.nan)
     return BatchLoss(torch.stack(losses).sum() / steps, accuracy.detach())
+
+
+def unfinished_segments(model: RATE, batch: SegmentBatch) -> Iterator[SegmentBatch]:
+    """The batch's segments in turn, without the episodes that have ended: longest episodes first, batch shrinking.
+
+    A compiled model gets all episodes every time, since another batch size would be compiled anew.
+    """
+    length = model_config(model).segment_length
+    real = batch.mask.unflatten(1, (-1, length)).any(-1)
+    to_come = real.flip(1).cumsum(1).flip(1) > 0  # [B, N]: a real step in this segment or later
+    ordered = batch.rows(to_come.sum(1).argsort(descending=True, stable=True))
+    counts = to_come.sum(0).tolist()
+    compiled = hasattr(model, "_orig_mod")
+    for segment, count in zip(ordered.segments(length), counts, strict=True):
+        yield segment if compiled else segment.rows(slice(0, count))
 
 
 def model_config(model: Any) -> Any:

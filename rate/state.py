@@ -32,8 +32,7 @@ class SegmentState:
             return self
         return SegmentState(torch.where(frozen[:, None, None], previous.memory, self.memory), self.cache)
 
-    def rows(self, index: Tensor) -> SegmentState:
-        """The state of the batch entries ``index`` (int64 ``[n]``)."""
-        return SegmentState(
-            None if self.memory is None else self.memory[index], [c[index] for c in self.cache]
-        )
+    def rows(self, index: Tensor | slice) -> SegmentState:
+        """The state of the batch entries ``index``: int64 ``[n]`` or a slice."""
+        memory = None if self.memory is None else self.memory[index]
+        return SegmentState(memory, [layer[index] for layer in self.cache])

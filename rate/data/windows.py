@@ -47,6 +47,10 @@ class SegmentBatch:
             part = slice(index * segment_length, (index + 1) * segment_length)
             yield SegmentBatch(*(tensor[:, part] for tensor in self._tensors()))
 
+    def rows(self, index: Tensor | slice) -> SegmentBatch:
+        """The windows ``index`` of the batch: int64 ``[n]`` or a slice."""
+        return SegmentBatch(*(tensor[index] for tensor in self._tensors()))
+
     def to(self, device: torch.device | str) -> SegmentBatch:
         """The same batch on a device."""
         return SegmentBatch(*(tensor.to(device) for tensor in self._tensors()))

@@ -16,7 +16,7 @@ from torch import nn
 
 from rate.data import SegmentBatch, SegmentWindows
 from rate.model import RATE
-from rate.recurrence import batch_loss, initial_state, read_segment
+from rate.recurrence import batch_loss, initial_state, read_segment, unfinished_segments
 from rate.training import checkpoint
 from rate.training.metrics import Metrics
 from rate.training.options import TrainingOptions
@@ -120,7 +120,8 @@ class Trainer:
         state = initial_state(self.model, batch.mask.shape[0])
         total_loss = total_correct = 0.0
         norm = 0.0
-        for segment in batch.segments(self.model.config.segment_length):
+        for segment in unfinished_segments(self.forward, batch):
+            state = state.rows(slice(0, segment.mask.shape[0]))
             with self._autocast():
                 sums = read_segment(self.forward, segment, state)
             norm = self._step(sums.loss / segment.mask.sum())
