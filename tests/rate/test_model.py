@@ -102,6 +102,20 @@ def test_one_action_fewer_gives_the_same_predictions(settings):
         state = whole.state
 
 
+@pytest.mark.parametrize("settings", [{}, {"num_memory": 0}, {"block": "published", "cache_len": 8}])
+@pytest.mark.parametrize("changed", ["observations", "returns_to_go"])
+def test_predictions_see_their_own_step_and_none_later(settings, changed):
+    model = helpers.model(segment_length=K, **settings).eval()
+    seen, acted, asked = _segments(model)[0]
+    plain = model(seen, acted, asked).predictions
+    other = {"observations": seen.clone(), "actions": acted, "returns_to_go": asked.clone()}
+    other[changed][:, 1] += 1
+    predictions = model(**other).predictions
+    assert helpers.error(predictions[:, 0], plain[:, 0]) < 1e-12
+    assert helpers.error(predictions[:, 1], plain[:, 1]) > 1e-4
+    assert helpers.error(predictions[:, 2], plain[:, 2]) > 1e-6
+
+
 def test_continuous_actions_stay_in_their_scale():
     model = helpers.model(action="continuous", action_scale=3.0).eval()
     with torch.no_grad():

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,13 +33,13 @@ def whole(tmp_path_factory):
     return folder
 
 
-def _end(folder: Path, number: signal.Signals) -> subprocess.CompletedProcess:
-    """Starts a run and sends it a signal once it has saved a checkpoint."""
-    command = [sys.executable, "-m", "rate", "train", *ARGUMENTS, "--run", str(folder)]
+def _end(folder: Path, number: signal.Signals, begun: Callable[[], bool], *more: str):
+    """Starts a run and sends it a signal once it has ``begun``."""
+    command = [sys.executable, "-m", "rate", "train", *ARGUMENTS, "--run", str(folder), *more]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60
-        while not (folder / "checkpoints" / "update-00000002").is_dir():
+        while not begun():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.002)
         os.kill(process.pid, number)
@@ -51,7 +52,8 @@ def _end(folder: Path, number: signal.Signals) -> subprocess.CompletedProcess:
 
 def test_killed(tmp_path, whole):
     folder = tmp_path / "run"
-    assert _end(folder, signal.SIGKILL).returncode == -signal.SIGKILL
+    saved = folder / "checkpoints" / "update-00000002"
+    assert _end(folder, signal.SIGKILL, saved.is_dir).returncode == -signal.SIGKILL
     left = folder / "checkpoints" / ".update-00000008.tmp"
     shutil.rmtree(left, ignore_errors=True)
     left.mkdir()
@@ -63,7 +65,14 @@ def test_killed(tmp_path, whole):
 
 def test_interrupted(tmp_path, whole):
     folder = tmp_path / "run"
-    done = _end(folder, signal.SIGINT)
+    file = folder / "metrics.csv"
+    # The checkpoint that the interruption leaves is the only one.
+    done = _end(
+        folder,
+        signal.SIGINT,
+        lambda: file.is_file() and len(metrics(folder)) >= 2,
+        "--training.checkpoint-every=99",
+    )
     assert done.returncode == 130
     assert done.stderr.splitlines()[-1] == (
         f"interrupted and saved; continue with: rate train --resume {folder}"

@@ -79,6 +79,15 @@ def test_a_run_that_was_lost_goes_on_bit_for_bit(tmp_path, monkeypatch, changes)
     assert metrics(folder) == metrics(tmp_path / "whole")
 
 
+def test_evaluation_does_not_change_training(tmp_path):
+    _train(tmp_path / "never", eval_every=0)
+    trainer = run.start(tmp_path / "often", options(eval_every=1))
+    trainer.evaluate = lambda model: {"training": float(model.eval().training)}
+    assert trainer.run()
+    assert weights(tmp_path / "often") == weights(tmp_path / "never")
+    assert {row["eval"] for row in metrics(tmp_path / "often")} == {"training=0"}
+
+
 def test_resuming_before_the_first_checkpoint_starts_anew(tmp_path):
     run.start(tmp_path / "lost", options())
     torch.rand(3)
