@@ -166,6 +166,15 @@ def test_traceback_on_demand(tmp_path):
         main(["eval", str(tmp_path / "none"), "--traceback"])
 
 
+def test_an_interruption_outside_of_training_is_one_line(monkeypatch, capsys):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rate.cli.plot.main", interrupt)
+    assert main(["plot", "run"]) == 130
+    assert capsys.readouterr().err == "rate plot: interrupted\n"
+
+
 def test_collect_train_eval_plot(tmp_path, capsys):
     assert main(["collect", "tmaze", "--output", "mazes", "--episodes", "10", "--corridor", "1", "2"]) == 0
     assert (
