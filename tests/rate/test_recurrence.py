@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from rate.data import SegmentBatch
-from rate.recurrence import batch_loss, read_segment
+from rate.recurrence import batch_loss, read_segment, unfinished_segments
 from tests.rate import helpers
 
 K = 3
@@ -198,3 +198,24 @@ def test_all_padding_leaves_the_memory_bitwise():
     sums = read_segment(model, segment, state)
     assert torch.equal(sums.state.memory, state.memory)
     assert sums.loss == 0 and sums.correct == 0
+
+
+def test_no_work_is_done_on_episodes_that_have_ended():
+    model = helpers.model()
+    batch = helpers.batch([1, 4 * K, 2 * K + 1, 2 * K, K - 1], model.config)
+    segments = list(unfinished_segments(model, batch))
+    assert [len(segment.mask) for segment in segments] == [5, 3, 2, 1]
+    assert all(segment.mask.any(1).all() for segment in segments)
+    assert torch.equal(segments[3].observations[0], batch.observations[1, 3 * K :])
+
+
+@pytest.mark.parametrize("replay", [True, False])
+def test_a_compiled_model_gives_the_same(replay):
+    # It reads whole batches, ended episodes included, so that only one size is compiled.
+    model = helpers.model(num_layers=1, cache_len=5)
+    batch = helpers.batch([1, 3 * K, K + 1], model.config)
+    compiled = torch.compile(model, backend="eager")
+    assert {len(segment.mask) for segment in unfinished_segments(compiled, batch)} == {3}
+    loss, expected = (batch_loss(m, batch, replay=replay).loss for m in (compiled, model))
+    assert helpers.error(loss, expected) < 1e-12
+    _assert_equal_gradients(_gradients(model, loss), _gradients(model, expected))
