@@ -162,6 +162,8 @@ class Actor:
             raise ValueError(
                 f"observation must be {[self.batch_size, *expected]}, got {list(observed.shape)}"
             )
+        if self.model.config.observation == "image" and observed.dtype != torch.uint8:
+            raise ValueError(f"observation must be uint8 for an image, got {observed.dtype}")
         observed = observed.to(self._device, self._observations.dtype)
         if observed.is_floating_point():
             bad = ~observed.flatten(1).isfinite().all(1)

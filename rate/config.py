@@ -191,7 +191,6 @@ class RateConfig:
         if not file.is_file():
             raise FileNotFoundError(f"no config.json at {file}")
         try:
-            fields = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file} is not valid JSON: {error}") from None
-        return cls.from_dict(fields)
+            return cls.from_dict(json.loads(file.read_text()))
+        except (ValueError, TypeError) as error:  # not text, not JSON, unknown fields or wrong types
+            raise ValueError(f"{file} is not valid: {error}") from None

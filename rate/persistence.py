@@ -48,11 +48,7 @@ def load_model(cls: type[RATE], folder: str | os.PathLike[str]) -> RATE:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no model folder at {folder}")
-    try:
-        config = RateConfig.load(folder)
-    except (TypeError, UnicodeDecodeError) as error:  # fields of the wrong type, or no text at all
-        raise ValueError(f"{folder / 'config.json'} is not valid: {error}") from None
-    model = cls(config)
+    model = cls(RateConfig.load(folder))
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise FileNotFoundError(f"no model.safetensors in {folder}")
