@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rate_kernels import backends
-from rate_kernels.attention import reference, sdpa
+from rate_kernels.attention import native, reference, sdpa
 from rate_kernels.attention.position import RelativePosition
 from rate_kernels.segment import SegmentLayout
 
@@ -15,7 +15,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 def obstacles(device: torch.device) -> dict[str, str | None]:
     """Per backend, in order of preference: why it cannot run on ``device``, or None when it can."""
-    return {"sdpa": None, "reference": None}
+    return {"native": native.obstacle(device), "sdpa": None, "reference": None}
 
 
 def memory_attention(
@@ -44,7 +44,8 @@ def memory_attention(
         scale: factor of all scores; ``1 / sqrt(d_head)`` by default.
         dropout_p: probability of dropping an attention weight, 0 <= p < 1.
         key_start: int ``[B]``; segment tokens before it are padding and seen by nobody (left-padded batches).
-        backend: ``"sdpa"`` or ``"reference"``; the first that can run by default.
+        backend: ``"native"`` (float32 on a CPU, no dropout), ``"sdpa"`` or ``"reference"``; the first that can run
+            this call by default.
 
     All tensors share one floating dtype (float32, bfloat16, float16, float64) and one device; any strides.
     A row that sees nothing gives zeros and zero gradients.
@@ -58,8 +59,11 @@ def memory_attention(
         BackendUnavailable: the named backend cannot run here.
     """
     _check(query, key, value, layout, position, dropout_p, key_start)
-    chosen = backends.choose("memory_attention", obstacles(query.device), backend)
-    run = {"sdpa": sdpa, "reference": reference}[chosen].memory_attention
+    found = obstacles(query.device)
+    if found.get("native", "") is None:  # it runs here: does it take this call?
+        found["native"] = native.obstacle_of_call(query, dropout_p)
+    chosen = backends.choose("memory_attention", found, backend)
+    run = {"native": native, "sdpa": sdpa, "reference": reference}[chosen].memory_attention
     if scale is None:
         scale = query.shape[-1] ** -0.5
     with torch.autocast(query.device.type, enabled=False):  # in the arguments' own precision
