@@ -19,6 +19,7 @@ using rate::HeadRows;
 
 constexpr int64_t kBlock = 48;  // rows of a block: a multiple of every kRows
 constexpr int64_t kMargin = 64;  // floats left and right of a row of a block that other rows' bands reach
+static_assert(kMargin >= kBlock + kRows && kBlock % kRows == 0, "the panels of a block, and their bands");
 
 // Hands out pieces of the scratch memory; with a null start it only counts.
 struct Scratch {
