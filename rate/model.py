@@ -16,6 +16,9 @@ from rate.encoders import action_encoder, action_head, observation_encoder
 from rate.layers import Dropout, RetentionGate, transformer_block
 from rate.state import SegmentState
 from rate_kernels import SegmentLayout
+from rate_kernels.attention import api as attention
+from rate_kernels.gate import api as gate
+from rate_kernels.recurrence import api as recurrence
 from rate_kernels.recurrence import pack_segment, roll_cache
 
 if TYPE_CHECKING:
@@ -48,7 +51,8 @@ class RATE(nn.Module):
         super().__init__()
         self.config = config
         d, m = config.d_model, config.num_memory
-        self.backend: str | None = None  # kernels' backend for every operation; None lets each choose
+        # The kernels' backend, for every operation that has it; None, and the others, choose by themselves.
+        self.backend: str | None = None
         self.return_encoder = nn.Linear(1, d)
         self.observation_encoder = observation_encoder(config)
         self.action_encoder = action_encoder(config)
@@ -99,7 +103,7 @@ class RATE(nn.Module):
             state = self.initial_state(observations.shape[0])
         tokens = self._embed(observations, actions, returns_to_go)
         layout = self._layout(state, write_memory)
-        packed = pack_segment(state.memory, *tokens, layout, backend=self._recurrence_backend)
+        packed = pack_segment(state.memory, *tokens, layout, backend=self._backend(recurrence.BACKENDS))
         hidden, per_layer = self._transform(self.dropout(packed), state, layout, padding)
         m = layout.num_memory
         predictions = self.head(hidden[:, m : m + sum(x.shape[1] for x in tokens)][:, 1::3])
@@ -120,34 +124,35 @@ class RATE(nn.Module):
         cached = state.cache[0].shape[1] if state.cache else 0
         return SegmentLayout(self.config.num_memory, write_memory, cached, self.config.read_cache)
 
-    @property
-    def _recurrence_backend(self) -> str | None:
-        return self.backend if self.backend in ("reference", "native") else None
+    def _backend(self, known: tuple[str, ...]) -> str | None:
+        return self.backend if self.backend in known else None
 
     def _transform(
         self, x: Tensor, state: SegmentState, layout: SegmentLayout, padding: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
         """All layers; returns the last layer's output and the input of every layer."""
         key_start = None if padding is None else 3 * padding
-        attention_backend = self.backend if self.backend != "native" else None
+        backend = self._backend(attention.BACKENDS)
         no_cache = x.new_zeros(x.shape[0], 0, x.shape[2])
         inputs = []
         for index, layer in enumerate(self.layers):
             inputs.append(x)
             cache = state.cache[index].to(x.dtype) if state.cache else no_cache
-            x = layer(x, cache, self.content_bias, self.position_bias, layout, key_start, attention_backend)
+            x = layer(x, cache, self.content_bias, self.position_bias, layout, key_start, backend)
         return self.dropout(self.final_norm(x)), inputs
 
     def _next_state(self, hidden: Tensor, per_layer: list[Tensor], state: SegmentState) -> SegmentState:
         memory = state.memory
         if memory is not None:
             written = hidden[:, -self.config.num_memory :]
-            gate_backend = self.backend if self.backend in ("reference", "triton") else None
-            memory = written if self.gate is None else self.gate(memory, written, gate_backend)
+            if self.gate is None:
+                memory = written
+            else:
+                memory = self.gate(memory, written, self._backend(gate.BACKENDS))
         cache = state.cache
         if cache:
             old = [layer.to(per_layer[0].dtype) for layer in cache]
-            cache = roll_cache(old, per_layer, self.config.cache_len, backend=self._recurrence_backend)
+            cache = roll_cache(old, per_layer, self.config.cache_len, backend=self._backend(recurrence.BACKENDS))
         return SegmentState(memory, cache)
 
     def actor(self, batch_size: int = 1, backend: str | None = None, **options: Any) -> Actor:

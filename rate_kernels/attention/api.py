@@ -10,6 +10,7 @@ from rate_kernels.attention import native, reference, sdpa
 from rate_kernels.attention.position import RelativePosition
 from rate_kernels.segment import SegmentLayout
 
+BACKENDS = ("native", "sdpa", "reference")
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 

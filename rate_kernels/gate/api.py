@@ -10,6 +10,9 @@ from rate_kernels.gate import reference
 from rate_kernels.gate.parameters import GateParameters
 
 
+BACKENDS = ("reference",)
+
+
 def obstacles(device: torch.device) -> dict[str, str | None]:
     """Per backend, in order of preference: why it cannot run on ``device``, or None when it can."""
     return {"reference": None}

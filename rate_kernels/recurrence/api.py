@@ -11,8 +11,9 @@ from rate_kernels import backends
 from rate_kernels.recurrence import native, reference
 from rate_kernels.segment import SegmentLayout
 
+BACKENDS = ("native", "reference")
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-_BACKENDS = {"native": native, "reference": reference}
+_MODULES = {"native": native, "reference": reference}
 
 
 def obstacles(device: torch.device) -> dict[str, str | None]:
@@ -75,7 +76,7 @@ def pack_segment(
             )
         _check_like("memory", memory, "returns", returns)
     chosen = backends.choose("pack_segment", obstacles(returns.device), backend)
-    return _BACKENDS[chosen].pack_segment(memory, returns, observations, actions, layout)
+    return _MODULES[chosen].pack_segment(memory, returns, observations, actions, layout)
 
 
 def roll_cache(
@@ -121,7 +122,7 @@ def roll_cache(
             if tensor.dtype != first.dtype or tensor.device != first.device:
                 _check_like(f"{name}[{layer}]", tensor, "hidden[0]", first)
     chosen = backends.choose("roll_cache", obstacles(first.device), backend)
-    return _BACKENDS[chosen].roll_cache(cache, hidden, cache_len)
+    return _MODULES[chosen].roll_cache(cache, hidden, cache_len)
 
 
 def _check_dtype(name: str, tensor: Tensor) -> None:

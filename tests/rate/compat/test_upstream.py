@@ -22,7 +22,7 @@ def _load(name, backend):
     return model, meta, arrays, actions
 
 
-@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("backend", ["native", "sdpa", "reference"])
 @pytest.mark.parametrize("name", MODELS)
 def test_segments(name, backend):
     model, meta, arrays, actions = _load(name, backend)
@@ -40,9 +40,10 @@ def test_segments(name, backend):
             assert golden.error(cache.transpose(0, 1), arrays[f"seg{n}_cache{layer}"]) < TOLERANCE
 
 
+@pytest.mark.parametrize("backend", ["native", "sdpa"])
 @pytest.mark.parametrize("name", MODELS)
-def test_gradients(name):
-    model, meta, arrays, actions = _load(name, None)
+def test_gradients(name, backend):
+    model, meta, arrays, actions = _load(name, backend)
     steps = slice(0, meta["context_length"])
     out = model(arrays["states"][:, steps], actions[:, steps], arrays["rtgs"][:, steps])
     if model.config.action == "discrete":

@@ -18,7 +18,7 @@ LAYOUTS = [
 ]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["native", *BACKENDS])
 @pytest.mark.parametrize("name", GOLDEN)
 def test_published_layer(name, backend):
     """Forward and every gradient of the published layer, projections included."""
