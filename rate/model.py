@@ -152,7 +152,9 @@ class RATE(nn.Module):
         cache = state.cache
         if cache:
             old = [layer.to(per_layer[0].dtype) for layer in cache]
-            cache = roll_cache(old, per_layer, self.config.cache_len, backend=self._backend(recurrence.BACKENDS))
+            cache = roll_cache(
+                old, per_layer, self.config.cache_len, backend=self._backend(recurrence.BACKENDS)
+            )
         return SegmentState(memory, cache)
 
     def actor(self, batch_size: int = 1, backend: str | None = None, **options: Any) -> Actor:

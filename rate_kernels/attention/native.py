@@ -66,8 +66,10 @@ def _visible(layout: SegmentLayout, query_rows: int) -> tuple[Tensor, Tensor, in
         return first.to(torch.int32), stop.to(torch.int32), max(1, int(needed))
 
 
-@torch.compiler.assume_constant_result
 def _table_columns(layout: SegmentLayout, query_rows: int) -> int:
+    """Columns of the table that the layout needs; all distances where the lengths may be symbols."""
+    if torch.compiler.is_compiling():
+        return layout.cache_len + 2 * query_rows - 1
     return _visible(layout, query_rows)[2]
 
 
@@ -244,6 +246,7 @@ def memory_attention(
     """See :func:`rate_kernels.memory_attention`; arguments are taken as checked, and dropout_p is 0."""
     query_rows, key_rows = query.shape[1], key.shape[1]
     hidden = None if key_start is None else _hidden(layout, query_rows, key_start)
+    numbers = [layout.num_memory, int(layout.write_memory), layout.cache_len, int(layout.read_cache)]
     biases: tuple[Tensor | None, Tensor | None] = (None, None)
     table, published = None, False
     if position is not None:
@@ -255,7 +258,6 @@ def memory_attention(
         table = table.view(heads, d_head, columns)
         biases = (position.content_bias, position.position_bias)
         published = position.shift == "transformer_xl"
-    numbers = [layout.num_memory, int(layout.write_memory), layout.cache_len, int(layout.read_cache)]
     inputs = (query, key, value, *biases, table, hidden, numbers, published, scale)
     tensors = [x for x in inputs[:7] if isinstance(x, Tensor)]
     if torch.compiler.is_compiling() or not all(map(extension._is_plain, tensors)):
@@ -272,7 +274,7 @@ _library = torch.library.Library("rate_kernels", "FRAGMENT")
 _tags = (torch.Tag.pt2_compliant_tag, torch.Tag.flexible_layout)  # inputs of any strides
 _arguments = (
     "Tensor query, Tensor key, Tensor value, Tensor? content_bias, Tensor? position_bias, Tensor? table, "
-    "Tensor? hidden, int[] numbers, bool published, float scale"
+    "Tensor? hidden, SymInt[] numbers, bool published, float scale"
 )
 _library.define(f"native_attention({_arguments}) -> (Tensor, Tensor)", tags=_tags)
 _library.define(

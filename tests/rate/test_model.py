@@ -244,3 +244,17 @@ def test_compiled_without_breaks():
     ):
         if name != "gate.key.bias":  # without effect: a softmax does not see it
             assert helpers.error(actual, expected) < 1e-4, name
+
+
+def test_compiled_segment_after_segment():
+    """The cache grows, then the batch changes: the compiler makes sizes symbolic, and results stay those of eager."""
+    model = helpers.model(dtype=torch.float32, num_layers=1, cache_len=25)
+    compiled = torch.compile(model, fullgraph=True)
+    for size in (3, 5):
+        batch = helpers.batch([K] * size, model.config, dtype=torch.float32)
+        state = compiled_state = None
+        for _ in range(3):
+            inputs = batch.observations, batch.actions, batch.returns_to_go
+            out, compiled_out = model(*inputs, state), compiled(*inputs, compiled_state)
+            assert helpers.error(compiled_out.predictions, out.predictions) < 1e-5
+            state, compiled_state = out.state, compiled_out.state

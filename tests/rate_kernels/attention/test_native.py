@@ -271,3 +271,14 @@ def test_inference_tensors_do_not_spoil_later_calls():
     with torch.inference_mode():
         out = case.run("native")
     assert torch.equal(case.run_with_gradients("native")[0], out)
+
+
+def test_a_layout_made_inside_a_compiled_function():
+    case = cases.make(SegmentLayout(2, cache_len=10), 9, d_head=8, d_pos=16, dtype=torch.float32)
+
+    def run(cache: torch.Tensor) -> torch.Tensor:
+        made = cases.Case(SegmentLayout(2, True, cache.shape[1]), case.shift, case.leaves)
+        return made.run("native")
+
+    compiled = torch.compile(run, fullgraph=True)
+    torch.testing.assert_close(compiled(torch.zeros(1, 10)), case.run("reference"), rtol=1e-4, atol=1e-5)
