@@ -9,7 +9,6 @@ from rate_kernels import backends
 from rate_kernels.gate import reference
 from rate_kernels.gate.parameters import GateParameters
 
-
 BACKENDS = ("reference",)
 
 
