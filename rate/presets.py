@@ -83,7 +83,7 @@ PRESETS: dict[str, RunOptions] = {
         model=ModelOptions(
             segment_length=5, segments=5, num_memory=5, gate_heads=1, d_model=64, num_layers=3, dropout=0.0
         ),
-        training=TrainingOptions(updates=400, batch_size=64, lr=1e-3, warmup=50),
+        training=TrainingOptions(updates=600, batch_size=64, lr=1e-3, warmup=50, schedule="cosine"),
     ),
     **_PAPER,
 }
