@@ -31,7 +31,7 @@ class Evaluate:
     episodes: int = 100
     """Episodes, per corridor length."""
     num_envs: int = 100
-    """Environments stepped together; must divide the episodes."""
+    """Environments stepped together at most; the largest number up to it that divides the episodes is taken."""
     target_return: float | None = None
     """The return asked for; the run's own by default."""
     temperature: float = 0.0
@@ -45,8 +45,9 @@ class Evaluate:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = parse(Evaluate, "rate eval", arguments)
-    if options.episodes < 1:
-        raise ValueError(f"--episodes must be at least 1, got {options.episodes}")
+    for name, value in (("--episodes", options.episodes), ("--num-envs", options.num_envs)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     model = runs.load_model(options.run, resolve_device(options.device))
     has_run = (options.run / "run.json").is_file()
     asked = runs.load_options(options.run) if has_run else None
@@ -55,7 +56,8 @@ def main(arguments: Sequence[str]) -> int:
         if options.target_return is not None
         else (asked.target_return if asked else 1.0)
     )
-    num_envs = min(options.num_envs, options.episodes)
+    at_most = min(options.num_envs, options.episodes)
+    num_envs = max(n for n in range(1, at_most + 1) if options.episodes % n == 0)
     if options.env is not None:
         import gymnasium
 

@@ -127,7 +127,7 @@ ERRORS = {
     "eval: device": ("eval RUN --device toaster", "device 'toaster' is not available"),
     "eval: environment": ("eval RUN --env Chess-v0", "--env Chess-v0: Environment `Chess` doesn't exist"),
     "eval: spaces": ("eval RUN --env CartPole-v1", "env takes discrete actions of size 2, the model gives discrete 4"),
-    "eval: episodes": ("eval RUN --episodes 7 --num-envs 2", "episodes must be a multiple of the 2 environments"),
+    "eval: episodes": ("eval RUN --num-envs 0", "--num-envs must be at least 1, got 0"),
     "eval: no episodes": ("eval RUN --episodes 0", "--episodes must be at least 1, got 0"),
     "eval: temperature": ("eval RUN --temperature -1", "temperature must be at least 0, got -1"),
     "collect: task": ("collect chess", "invalid choice 'chess'"),
