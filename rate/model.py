@@ -15,11 +15,10 @@ from rate.config import RateConfig
 from rate.encoders import action_encoder, action_head, observation_encoder
 from rate.layers import Dropout, RetentionGate, transformer_block
 from rate.state import SegmentState
-from rate_kernels import SegmentLayout
+from rate_kernels import SegmentLayout, pack_segment, roll_cache
 from rate_kernels.attention import api as attention
 from rate_kernels.gate import api as gate
 from rate_kernels.recurrence import api as recurrence
-from rate_kernels.recurrence import pack_segment, roll_cache
 
 if TYPE_CHECKING:
     from rate.actor import Actor

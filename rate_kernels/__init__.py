@@ -6,6 +6,7 @@ Importing this package needs torch alone; compiled backends are loaded when firs
 from rate_kernels.attention import RelativePosition, memory_attention
 from rate_kernels.backends import BackendUnavailable
 from rate_kernels.gate import GateParameters, retention_gate
+from rate_kernels.recurrence import pack_segment, roll_cache
 from rate_kernels.segment import SegmentLayout
 
 __all__ = [
@@ -14,5 +15,7 @@ __all__ = [
     "RelativePosition",
     "SegmentLayout",
     "memory_attention",
+    "pack_segment",
     "retention_gate",
+    "roll_cache",
 ]
