@@ -30,6 +30,7 @@ SOURCES = (
     "pyproject.toml",
     "MANIFEST.in",
     "LICENSE",
+    "README.md",
 )
 
 
