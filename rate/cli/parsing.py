@@ -29,9 +29,16 @@ def parse(command: type[T], prog: str, arguments: Sequence[str], **settings: Any
         raise ValueError(f"{_message(said.getvalue())} (see {prog} --help)") from None
 
 
-def _message(box: str) -> str:
-    """What tyro's box of several lines says: the lines between its first two rules."""
-    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
-    rules = [index for index, line in enumerate(lines) if line and not line.strip("-─")]
-    said = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else lines
-    return " ".join(" ".join(said).split())
+def _message(said: str) -> str:
+    """The error alone, on one line: tyro says title, error and where the help is, in a box or, in ASCII, with rules."""
+    parts: list[list[str]] = [[]]
+    for line in said.splitlines():
+        text = line.strip("│ ")
+        if text.startswith(("╭", "╰")):
+            continue
+        if text and not text.strip("-─"):
+            parts.append([])
+        else:
+            parts[-1].append(text)
+    title_within = "╭" not in said and len(parts) > 1
+    return " ".join(" ".join(parts[1 if title_within else 0]).split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -74,6 +75,23 @@ def test_help_of_commands(capsys, command):
     assert out.startswith("usage: ") and not err
     if command == "train":
         assert "--training.gradient-span" in out and "paper/tmaze" in out
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--training.lr", "-1"], "Error parsing training: lr must be positive, got -1.0"),
+        (["--training.lr", "x"], "Error parsing --training.lr: could not convert string to float: 'x'"),
+        (["--nope", "3"], "Unrecognized options: --nope, 3"),
+    ],
+)
+def test_bad_options_are_one_line_in_any_terminal(arguments, said, encoding):
+    command = [sys.executable, "-m", "rate", "train", "tmaze", *arguments]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr == f"rate train: {said} (see rate train --help)\n"
 
 
 def test_the_module_is_the_command():
