@@ -1,0 +1,56 @@
+"""Whether Triton's kernels can run here, without importing Triton before it is needed."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+
+import torch
+
+MINIMUM_CAPABILITY = (8, 0)
+CPU_ARCHITECTURE = 80
+"""Whose rows the interpreter takes from the tables of configurations."""
+
+
+@torch.compiler.assume_constant_result
+def interpreted() -> bool:
+    """Whether ``TRITON_INTERPRET=1`` makes Triton run its kernels' source on the CPU, slowly, for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@torch.compiler.assume_constant_result
+def obstacle(device: torch.device) -> str | None:
+    """Why Triton's kernels cannot run on tensors of ``device``, or None when they can."""
+    if device.type == "cpu":
+        if not interpreted():
+            return "its kernels run on CUDA devices (on a CPU only for tests, with TRITON_INTERPRET=1)"
+    elif device.type != "cuda":
+        return f"its kernels run on CUDA devices, not on {device.type}"
+    elif torch.cuda.get_device_capability(device) < MINIMUM_CAPABILITY:
+        return f"it needs compute capability 8.0 or later, {torch.cuda.get_device_name(device)} has less"
+    return _missing()
+
+
+@functools.cache
+def _missing() -> str | None:
+    try:
+        importlib.import_module("triton")
+    except Exception as error:  # a broken installation raises anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return f"triton cannot be imported ({reason}): pip install triton"
+    return None
+
+
+@functools.cache
+def architecture(device: torch.device) -> int:
+    """The compute capability of ``device`` as one number, such as 90; a CPU counts as 80."""
+    if device.type == "cpu":
+        return CPU_ARCHITECTURE
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def float32_precision() -> str:
+    """``"tf32"`` where torch is set to allow it in float32 matrix products (``set_float32_matmul_precision``)."""
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
