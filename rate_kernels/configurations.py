@@ -59,6 +59,8 @@ def _find(
             f"no configuration of {kernel} for {dtype} on sm_{architecture} with {dict(sizes)}; "
             f"the table reaches {largest}"
         )
-    best = min(fitting, key=lambda row: (-row["architecture"], *(row["sizes"].get(n, 1 << 40) for n, _ in sizes)))
+    best = min(
+        fitting, key=lambda row: (-row["architecture"], *(row["sizes"].get(n, 1 << 40) for n, _ in sizes))
+    )
     settings: dict[str, int | bool] = best["settings"]
     return settings
