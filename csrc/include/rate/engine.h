@@ -25,15 +25,31 @@ namespace rate {
 // New tokens, for B environments. Token number t of a segment is, by t % 3, a return-to-go, an observation or an
 // action. At most three come in one call, so each kind comes at most once, and each array has one place for it.
 struct TokenInput {
-    const int32_t* count;     // [B]: 0 to 3 new tokens; 0 leaves the environment alone
-    const float* returns;     // [B], not yet divided by return_scale
+    const int64_t* count;            // [B]: 0 to 3 new tokens; 0 leaves the environment alone
+    const float* returns;            // [B], not yet divided by return_scale
     const float* observations;       // [B][observation_size] or, embedded, [B][d_model]; contiguous, as all arrays
-    const int32_t* observation_ids;  // [B], discrete observations, in place of the line above
+    const int64_t* observation_ids;  // [B], discrete observations, in place of the line above
     const float* actions;            // [B][action_size], in units of the environment, or
-    const int32_t* action_ids;       // [B], discrete actions
+    const int64_t* action_ids;       // [B], discrete actions, 0 .. action_size (the last: no action)
     // Null, or tokens that the caller has embedded: [B][3][d_model], the first count of each are read, and none of the
     // arrays above.
     const float* embedded;
+};
+
+// Why a call did nothing. kind is the token's: 0 return-to-go, 1 observation, 2 action, 3 embedded; -1 for the others.
+enum class Problem : int32_t {
+    none,
+    bad_count,  // not 0 to 3
+    not_reset,
+    too_long,    // the segment would hold more than segment_tokens
+    missing,     // the token's array is null
+    not_finite,  // NaN or infinity in what would be read
+    out_of_range,
+};
+struct Refusal {
+    Problem problem = Problem::none;
+    int32_t env = -1;  // the lowest index with a problem
+    int32_t kind = -1;
 };
 
 // Any of them may be null. Of the last new token of every environment that has one:
@@ -45,9 +61,8 @@ struct TokenOutput {
 // step(input, output)
 //     Runs the new tokens through all layers, after the read memory where kReadDone is 0, and keeps their keys and
 //     values (and hidden rows): slot first_token() + kTokens and on. kTokens rises by count.
-//     An environment with kTokens + count > segment_tokens is the caller's error and must be refused by the binding.
 //
-// end_segment(mask, input)          mask: uint8 [B]
+// end_segment(mask, input)          mask: bool [B]
 //     For the environments of the mask: runs count (0 to 3) last tokens as step does, then the write memory, whose
 //     inputs are the memory's rows, in slots first_write(kTokens) and on; then
 //       - the memory becomes the last layer's (and final norm's) outputs at the write rows, or the gate's answer,
@@ -60,11 +75,10 @@ struct TokenOutput {
 //     Without memory there is nothing to write, and only the cache rolls. count is read for these environments only.
 //
 // reset(mask)
-//     For the environments of the mask: the memory becomes the parameter `memory`, and all counters 0.
-//     A fresh state block holds zeros; every environment is reset before its first token.
+//     For the environments of the mask: the memory becomes the parameter `memory`, kReady 1, all other counters 0.
+//     A fresh state block holds zeros.
 //
-// step and end_segment return -1, or the lowest index of an environment with a new token that is NaN or infinite
-// (a return-to-go, an observation, a continuous action or an embedded row that the call would have read); the state
-// of all environments is then as before the call.
+// step and end_segment refuse a call with a Problem in any environment that it concerns; the state of all environments
+// is then as before the call. (On CUDA the binding checks what the host knows before the launch.)
 
 }  // namespace rate

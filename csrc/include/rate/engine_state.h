@@ -5,8 +5,8 @@
 //
 //     counters   int32 [16]: see Counter; those not named are 0
 //     memory     float [m][d]: what the running segment's read memory is made of
-//     per layer  keys    float [slots / 32][H][d_head][32]: W_k of every slot's input, 32 slots side by side
-//                values  float [slots][H][hs]
+//     per layer  keys    float [H][slots / 32][d_head][32]: W_k of every slot's input, 32 slots side by side
+//                values  float [H][slots][hs]
 //                hidden  float [slots][d], the layer's input of every slot; only where cache_len > 0
 //
 // with d, hs of ParameterLayout and `slots` rounded up to 32. Slots are those of EngineShape: the cache's rows are
@@ -29,6 +29,7 @@ enum Counter : int32_t {
     kTokens,    // tokens of the running segment whose keys and values are there, 0 .. segment_tokens
     kCached,    // valid rows of the cache, 0 .. cache_len
     kReadDone,  // 1: keys and values of the read memory are there. 0: the next call that runs tokens makes them first
+    kReady,     // 1: was reset, and may be given tokens
     kCounters = 16,
 };
 
@@ -46,9 +47,15 @@ struct StateLayout {
 
 StateLayout state_layout(const EngineShape& shape);  // csrc/cpu/engine_layout.cpp
 
-// The key of (slot, head, x) from the start of a layer's keys.
-RATE_SHARED int64_t key_offset(const EngineShape& shape, int32_t slot, int32_t head, int32_t x) {
-    return ((int64_t{slot / kKeyBlock} * shape.num_heads + head) * shape.d_head + x) * kKeyBlock + slot % kKeyBlock;
+// Element (slot, head, x) from the start of a layer's keys, and of its values.
+RATE_SHARED int64_t key_offset(const EngineShape& shape, const StateLayout& state, int32_t slot, int32_t head,
+                               int32_t x) {
+    const int64_t block = int64_t{head} * (state.slots / kKeyBlock) + slot / kKeyBlock;
+    return (block * shape.d_head + x) * kKeyBlock + slot % kKeyBlock;
+}
+RATE_SHARED int64_t value_offset(const EngineShape& shape, const StateLayout& state, int32_t slot, int32_t head,
+                                 int32_t x) {
+    return (int64_t{head} * state.slots + slot) * padded(shape.d_head) + x;
 }
 
 }  // namespace rate
