@@ -1,4 +1,4 @@
-"""Packing and cache roll through the extension built from csrc/. CPU tensors.
+"""Packing and cache roll through the extension built from csrc/. CPU and CUDA tensors.
 
 The extension is loaded by the first call that asks for it, never by an import. Plain tensors in eager mode go
 straight to it; everything else (torch.compile, fake tensors, subclasses) takes the registered operators
@@ -12,7 +12,7 @@ import functools
 import importlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +23,7 @@ from torch.nn import Parameter
 
 from rate_kernels.segment import SegmentLayout
 
-_INTERFACE = 1  # of csrc/bindings.cpp: the argument lists below
+_INTERFACE = 2  # of csrc/bindings.cpp: the argument lists below
 _REINSTALL = "pip install --force-reinstall --no-deps --no-cache-dir rate-kernels (or . in a source tree)"
 
 # --- The extension --------------------------------------------------------------------------------
@@ -62,15 +62,46 @@ def _why_not_built() -> str:
 
 
 @torch.compiler.assume_constant_result
-def _missing() -> str | None:
-    return _load()[1]
+def _missing(device: torch.device) -> str | None:
+    extension, reason = _load()
+    if extension is None or device.type == "cpu":
+        return reason
+    if not extension.with_cuda:
+        record = build_record()
+        why = f" ({record['cuda_reason']})" if record and record["cuda_reason"] else ""
+        return f"the extension was built without CUDA{why}: install the CUDA toolkit and run RATE_CUDA=1 {_REINSTALL}"
+    if obstacle := _cuda_obstacle(extension):
+        return f"the extension's CUDA runtime finds no device: {obstacle}"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    return _no_code_for(torch.cuda.get_device_capability(device), extension.cuda_architectures)
+
+
+@functools.cache
+def _cuda_obstacle(extension: ModuleType) -> str | None:
+    reason: str | None = extension.cuda_obstacle()
+    return reason
+
+
+def _no_code_for(capability: tuple[int, int], compiled: str) -> str | None:
+    """Machine code runs on its own major version from its minor version on; PTX on everything newer."""
+    for entry in compiled.split(","):
+        number, kind = entry.split("-")
+        built = divmod(int(number.rstrip("af")), 10)
+        if built <= capability and (kind == "virtual" or built[0] == capability[0]):
+            return None
+    major, minor = capability
+    return (
+        f"the extension has no code for sm_{major}{minor} (it was built for {compiled}): "
+        f"run RATE_CUDA_ARCHITECTURES={major}{minor} {_REINSTALL}"
+    )
 
 
 def obstacle(device: torch.device) -> str | None:
     """Why the extension cannot run on tensors of ``device``, or None when it can."""
-    if device.type != "cpu":
-        return f"it runs on cpu tensors only, got {device.type}"
-    return _missing()
+    if device.type not in ("cpu", "cuda"):
+        return f"it runs on cpu and cuda tensors only, got {device.type}"
+    return _missing(device)
 
 
 def _extension() -> ModuleType:
@@ -78,6 +109,12 @@ def _extension() -> ModuleType:
     if extension is None:
         raise RuntimeError(reason)
     return extension
+
+
+def _launch(function: Callable[..., None], device: torch.device, *arguments: Any) -> None:
+    """Calls one of the extension's CUDA functions for tensors of ``device``, on its current stream."""
+    with torch.cuda.device(device):
+        function(*arguments, torch.cuda.current_stream().cuda_stream)
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -110,20 +147,18 @@ def _pack(
     batch, steps, dim = returns.shape
     tokens = 2 * steps + actions.shape[1]
     packed = returns.new_empty((batch, num_memory + tokens + num_write, dim))
-    _extension().pack_segment(
-        packed.data_ptr(),
-        batch,
-        num_memory,
-        num_write,
-        tokens,
-        dim,
-        packed.element_size(),
-        (0, 0, 0) if memory is None else _view(memory),
+    sizes = (batch, num_memory, num_write, tokens, dim, packed.element_size())
+    no_memory = (0, 0, 0)
+    views = (
+        no_memory if memory is None else _view(memory),
         _view(returns),
         _view(observations),
         _view(actions),
-        torch.get_num_threads(),
     )
+    if packed.is_cuda:
+        _launch(_extension().pack_segment_cuda, packed.device, packed.data_ptr(), sizes, views)
+    else:
+        _extension().pack_segment(packed.data_ptr(), sizes, views, torch.get_num_threads())
     return packed
 
 
@@ -145,7 +180,14 @@ def _save_sizes(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _pack_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    """Memory stands at both ends, so its gradient is their sum; those of the embeddings are strided views."""
+    """Memory stands at both ends, so its gradient is their sum.
+
+    Those of the embeddings are strided views: nothing is copied, and what a gradient is itself differentiated by. On
+    CUDA, where the matrix products that come next would copy each of them, one launch writes all four instead.
+    """
+    differentiable = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    if gradient.is_cuda and not differentiable and _is_plain(gradient):
+        return *_unpack(gradient, ctx.num_memory, ctx.num_write), None, None
     end = gradient.shape[1] - ctx.num_write
     memory = None
     if ctx.has_memory and ctx.needs_input_grad[0]:
@@ -155,6 +197,31 @@ def _pack_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     first = ctx.num_memory
     embeddings = (gradient[:, first + token : end : 3] for token in range(3))
     return memory, *embeddings, None, None
+
+
+_ELEMENTS = {
+    torch.float32: 0,
+    torch.float64: 1,
+    torch.bfloat16: 2,
+    torch.float16: 3,
+}  # Element in pack_segment.h
+
+
+def _unpack(
+    gradient: Tensor, num_memory: int, num_write: int
+) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+    """The gradients of memory, returns, observations and actions, contiguous; CUDA tensors."""
+    gradient = _rows(gradient)
+    batch, length, dim = gradient.shape
+    tokens = length - num_memory - num_write
+    memory = gradient.new_empty((batch, num_memory, dim)) if num_memory else None
+    embeddings = [gradient.new_empty((batch, (tokens + 2 - kind) // 3, dim)) for kind in range(3)]
+    sizes = (batch, num_memory, num_write, tokens, dim, gradient.element_size())
+    outputs = (0 if memory is None else memory.data_ptr(), *(x.data_ptr() for x in embeddings))
+    element = _ELEMENTS[gradient.dtype]
+    _launch(_extension().unpack_segment_cuda, gradient.device, _view(gradient), sizes, element, outputs)
+    returns, observations, actions = embeddings
+    return memory, returns, observations, actions
 
 
 class _PackSegment(torch.autograd.Function):
@@ -195,7 +262,11 @@ def _roll(cache: Sequence[Tensor], hidden: Sequence[Tensor], cache_len: int) -> 
         (*_view(old), old.shape[1], *_view(new), new.shape[1], out.data_ptr())
         for old, new, out in zip(cache, hidden, rolled, strict=True)
     ]
-    _extension().roll_cache(layers, batch, cache_len, dim, hidden[0].element_size(), torch.get_num_threads())
+    sizes = (layers, batch, cache_len, dim, hidden[0].element_size())
+    if hidden[0].is_cuda:
+        _launch(_extension().roll_cache_cuda, hidden[0].device, *sizes)
+    else:
+        _extension().roll_cache(*sizes, torch.get_num_threads())
     return rolled
 
 
@@ -224,8 +295,9 @@ _library.define(
     tags=_tags,
 )
 _library.define("roll_cache(Tensor[] cache, Tensor[] hidden, SymInt cache_len) -> Tensor[]", tags=_tags)
-_library.impl("pack_segment", _pack, "CPU")
-_library.impl("roll_cache", _roll, "CPU")
+for _device in ("CPU", "CUDA"):
+    _library.impl("pack_segment", _pack, _device)
+    _library.impl("roll_cache", _roll, _device)
 torch.library.register_fake("rate_kernels::pack_segment", _pack_fake, lib=_library)
 torch.library.register_fake("rate_kernels::roll_cache", _roll_fake, lib=_library)
 torch.library.register_autograd(

@@ -19,7 +19,7 @@ struct PackShape {
     int64_t tokens;      // n = 3K or 3K - 1
     int64_t row_bytes;   // d times the element size
 
-    int64_t rows() const { return num_memory + tokens + num_write; }
+    RATE_SHARED int64_t rows() const { return num_memory + tokens + num_write; }
 };
 
 struct PackInputs {
@@ -30,7 +30,8 @@ struct PackInputs {
 };
 
 // Where row `row` of batch entry `batch` of the packed sequence comes from.
-inline const char* packed_row(const PackShape& shape, const PackInputs& inputs, int64_t batch, int64_t row) {
+RATE_SHARED const char* packed_row(const PackShape& shape, const PackInputs& inputs, int64_t batch,
+                                               int64_t row) {
     const int64_t token = row - shape.num_memory;
     if (token < 0) return inputs.memory.at(batch, row);
     if (token >= shape.tokens) return inputs.memory.at(batch, token - shape.tokens);
@@ -44,5 +45,21 @@ inline const char* packed_row(const PackShape& shape, const PackInputs& inputs, 
 
 // Writes all of out, a contiguous [batch, rows(), dim].
 void pack_segment_cpu(const PackShape& shape, const PackInputs& inputs, char* out, int threads);
+void pack_segment_cuda(const PackShape& shape, const PackInputs& inputs, char* out, void* stream);
+
+enum class Element : int64_t { float32 = 0, float64 = 1, bfloat16 = 2, float16 = 3 };
+
+// Contiguous [batch, m or K or K - 1, dim]; memory is not written when num_memory is 0.
+struct UnpackOutputs {
+    char* memory;
+    char* returns;
+    char* observations;
+    char* actions;
+};
+
+// The gradient of packing: every output's rows from the packed gradient; memory's two places are added, half types in
+// float32, and rounded once. Writes all of the outputs.
+void unpack_segment_cuda(const PackShape& shape, const Rows& gradient, Element element, const UnpackOutputs& outputs,
+                         void* stream);
 
 }  // namespace rate

@@ -2,7 +2,6 @@
 
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -17,12 +16,18 @@ struct RollLayer {
     int64_t hidden_rows;  // Lq
     char* out;            // contiguous [batch, kept(cache_len), dim]
 
-    int64_t kept(int64_t cache_len) const { return std::min(cache_len, cache_rows + hidden_rows); }
-    int64_t kept_of_hidden(int64_t cache_len) const { return std::min(cache_len, hidden_rows); }
+    RATE_SHARED int64_t kept(int64_t cache_len) const {
+        return cache_len < cache_rows + hidden_rows ? cache_len : cache_rows + hidden_rows;
+    }
+    RATE_SHARED int64_t kept_of_hidden(int64_t cache_len) const {
+        return cache_len < hidden_rows ? cache_len : hidden_rows;
+    }
 };
 
 // Writes all of every layer's out, which must not overlap any input.
 void roll_cache_cpu(const std::vector<RollLayer>& layers, int64_t batch, int64_t cache_len, int64_t row_bytes,
                     int threads);
+void roll_cache_cuda(const std::vector<RollLayer>& layers, int64_t batch, int64_t cache_len, int64_t row_bytes,
+                     void* stream);
 
 }  // namespace rate

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "rate/shared.h"
+
 namespace rate {
 
 // A [batch, rows, dim] tensor with contiguous last dimension. Strides are in bytes; 0 means expanded.
@@ -12,7 +14,9 @@ struct Rows {
     int64_t batch_stride;
     int64_t row_stride;
 
-    const char* at(int64_t batch, int64_t row) const { return data + batch * batch_stride + row * row_stride; }
+    RATE_SHARED const char* at(int64_t batch, int64_t row) const {
+        return data + batch * batch_stride + row * row_stride;
+    }
 };
 
 }  // namespace rate

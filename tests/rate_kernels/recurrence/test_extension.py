@@ -73,9 +73,9 @@ def test_extension_of_another_version(no_extension):
 
 
 def test_other_devices():
-    assert native.obstacle(torch.device("meta")) == "it runs on cpu tensors only, got meta"
+    assert native.obstacle(torch.device("meta")) == "it runs on cpu and cuda tensors only, got meta"
     tokens = torch.zeros(1, 2, 4, device="meta")
-    with pytest.raises(BackendUnavailable, match="cpu tensors only, got meta"):
+    with pytest.raises(BackendUnavailable, match="cpu and cuda tensors only, got meta"):
         pack_segment(None, tokens, tokens, tokens, SegmentLayout(), backend="native")
     assert pack_segment(None, tokens, tokens, tokens, SegmentLayout()).shape == (1, 6, 4)
 
@@ -86,6 +86,6 @@ def test_other_devices():
 )
 def test_impossible_sizes_are_refused(sizes):
     extension = importlib.import_module("rate_kernels._native")
-    view = (0, 0, 0)
+    views = ((0, 0, 0),) * 4
     with pytest.raises(ValueError, match="impossible sizes"):
-        extension.pack_segment(0, *sizes, view, view, view, view, 1)
+        extension.pack_segment(0, sizes, views, 1)
