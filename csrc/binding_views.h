@@ -59,7 +59,7 @@ inline std::vector<RollLayer> roll_layers(const std::vector<LayerView>& views, i
     return layers;
 }
 
-// bindings_cuda.cpp
-void bind_cuda(pybind11::module_& module);
+void bind_cuda(pybind11::module_& module);    // bindings_cuda.cpp
+void bind_engine(pybind11::module_& module);  // bindings_engine.cpp
 
 }  // namespace rate

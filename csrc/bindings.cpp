@@ -97,5 +97,6 @@ PYBIND11_MODULE(_native, module) {
     module.def("attention_forward", &attention_forward);
     module.def("attention_backward", &attention_backward);
     module.def("attention_instructions", &rate::attention_instructions);
+    rate::bind_engine(module);
 #endif
 }

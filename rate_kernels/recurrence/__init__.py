@@ -1,5 +1,13 @@
-"""Segment recurrence: what carries a segment's results into the next one."""
+"""Segment recurrence: what carries a segment's results into the next one, and acting with it."""
 
 from rate_kernels.recurrence.api import pack_segment, roll_cache
+from rate_kernels.recurrence.engine import RecurrenceOutput, RecurrenceShape, SegmentRecurrence, TokenInput
 
-__all__ = ["pack_segment", "roll_cache"]
+__all__ = [
+    "RecurrenceOutput",
+    "RecurrenceShape",
+    "SegmentRecurrence",
+    "TokenInput",
+    "pack_segment",
+    "roll_cache",
+]
