@@ -90,7 +90,7 @@ PYBIND11_MODULE(_native, module) {
 #else
     module.attr("with_cuda") = false;
 #endif
-    module.attr("interface") = 2;  // rises when an argument list changes
+    module.attr("interface") = 3;  // rises when an argument list changes
     module.def("pack_segment", &pack_segment);
     module.def("roll_cache", &roll_cache);
 #if defined(__GNUC__)  // the kernel needs the vector extensions of GCC and Clang

@@ -3,7 +3,7 @@
 Importing this package needs torch, numpy and safetensors; gymnasium and minari are loaded when first used.
 """
 
-from rate.actor import Actor
+from rate.acting import Actor
 from rate.config import RateConfig
 from rate.model import RATE, RateOutput
 from rate.state import SegmentState

@@ -21,7 +21,7 @@ from rate_kernels.gate import api as gate
 from rate_kernels.recurrence import api as recurrence
 
 if TYPE_CHECKING:
-    from rate.actor import Actor
+    from rate.acting import Actor
 
 
 @dataclass
@@ -158,7 +158,7 @@ class RATE(nn.Module):
 
     def actor(self, batch_size: int = 1, backend: str | None = None, **options: Any) -> Actor:
         """Acts one environment step at a time in ``batch_size`` environments; see :class:`rate.Actor`."""
-        from rate.actor import Actor
+        from rate.acting import Actor
 
         return Actor(self, batch_size, backend, **options)
 

@@ -23,7 +23,7 @@ from torch.nn import Parameter
 
 from rate_kernels.segment import SegmentLayout
 
-_INTERFACE = 2  # of csrc/bindings.cpp: the argument lists below
+_INTERFACE = 3  # of csrc/bindings.cpp: the argument lists below
 _REINSTALL = "pip install --force-reinstall --no-deps --no-cache-dir rate-kernels (or . in a source tree)"
 
 # --- The extension --------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from rate.state import SegmentState
 from tests.rate import helpers
 
 K, SEGMENTS = 3, 4
@@ -35,20 +34,13 @@ def _spy(actor):
     return seen
 
 
-def _state(actor, env: int) -> SegmentState:
-    state = actor._state(np.array([env]))
-    return SegmentState(
-        None if state.memory is None else state.memory.clone(), [c.clone() for c in state.cache]
-    )
-
-
-def _assert_state(actor, env, expected):
-    state = _state(actor, env)
+def _assert_state(actor, env, expected, tolerance=1e-10):
+    state = actor._reader.state(env)
     if expected.memory is not None:
-        assert helpers.error(state.memory, expected.memory) < 1e-10
+        assert helpers.error(state.memory, expected.memory) < tolerance
     assert [c.shape for c in state.cache] == [c.shape for c in expected.cache]
     for ours, theirs in zip(state.cache, expected.cache, strict=True):
-        assert helpers.error(ours, theirs) < 1e-10
+        assert helpers.error(ours, theirs) < tolerance
 
 
 def _inputs(model, batch, steps):
@@ -106,7 +98,7 @@ def test_environments_reset_at_any_step_act_as_if_alone(name, mask):
             ids = resets[t] if mask else np.flatnonzero(resets[t])
             together.reset(targets[t][resets[t]], None if t == 0 else ids)
         actions.append(together.act(observations[:, t].numpy(), rewards[:, t - 1]))
-    assert len({*together._position}) > 1  # they stand at different steps of their segments
+    assert len({*together._reader.position}) > 1  # they stand at different steps of their segments
     for env in range(envs):
         alone = model.actor(1)
         for t in range(steps):
@@ -115,7 +107,7 @@ def test_environments_reset_at_any_step_act_as_if_alone(name, mask):
             action = alone.act(observations[env : env + 1, t].numpy(), rewards[env : env + 1, t - 1])
             np.testing.assert_allclose(action[0], actions[t][env], rtol=1e-6)
         assert alone.return_to_go[0] == together.return_to_go[env]
-        _assert_state(together, env, alone._state(np.array([0])))
+        _assert_state(together, env, alone._reader.state(0))
 
 
 def test_an_episode_does_not_see_the_one_before():
@@ -142,7 +134,7 @@ def test_the_last_action_is_part_of_the_segment_unless_the_published_order_is_as
             actor.reset(1.0)
             for t in range(K + 1):
                 actor.act(observations[:, t].numpy(), rewards[:, t])
-            memories[written, last] = actor._memory.clone()
+            memories[written, last] = actor._reader.state(0).memory
     assert not torch.equal(memories[True, 0], memories[True, 1])
     assert torch.equal(memories[False, 0], memories[False, 1])
 
