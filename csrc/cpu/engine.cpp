@@ -150,13 +150,14 @@ struct CpuEngine::Work {
         }
         const int64_t useful = rows * model.shape.num_layers * products() / kProductsPerThread;
         const int64_t workers = std::max<int64_t>(1, std::min<int64_t>({threads, active, useful}));
-        const int64_t target = std::min<int64_t>(kRowsTogether, (rows + workers - 1) / workers);
+        // At least 1: a segment may end without a row, where there is neither memory nor a last token.
+        const int64_t target = std::max<int64_t>(1, std::min<int64_t>(kRowsTogether, (rows + workers - 1) / workers));
         size_t count = 0;
         for (int32_t first = 0; first < active;) {
             EngineGroup group{envs.data() + first, 0};
             // By what they need at most: read memory and write memory never pass together.
             for (int64_t used = 0; first < active && used < target; ++first, ++group.count) {
-                used += std::min(rows_of(envs[static_cast<size_t>(first)]), model.shape.rows_at_most());
+                used += std::max(1, std::min(rows_of(envs[static_cast<size_t>(first)]), model.shape.rows_at_most()));
             }
             groups[count++] = group;
         }

@@ -113,10 +113,8 @@ class NativeEngine:
         """Reads ``count`` (int64 ``[B]``) new tokens: hidden and predictions of the last one, zeros where none."""
         hidden = self._parameters.new_zeros(len(count), self.shape.d_model)
         predictions = self._parameters.new_zeros(len(count), self.shape.action_size)
-        held, addresses = _addresses(count, tokens)
-        answer = self._engine.step(
-            addresses, hidden.data_ptr(), predictions.data_ptr(), torch.get_num_threads()
-        )
+        held, places = addresses(count, tokens)
+        answer = self._engine.step(places, hidden.data_ptr(), predictions.data_ptr(), torch.get_num_threads())
         del held  # copies, if any, must outlive the call
         if answer is not None:
             raise self._refusal(answer, count)
@@ -124,8 +122,8 @@ class NativeEngine:
 
     def end_segment(self, mask: Tensor, count: Tensor, tokens: TokenInput) -> None:
         """Reads the last tokens, writes memory and rolls the cache in the environments of ``mask``, bool ``[B]``."""
-        held, addresses = _addresses(count, tokens)
-        answer = self._engine.end_segment(mask.data_ptr(), addresses, torch.get_num_threads())
+        held, places = addresses(count, tokens)
+        answer = self._engine.end_segment(mask.data_ptr(), places, torch.get_num_threads())
         del held
         if answer is not None:
             raise self._refusal(answer, count)
@@ -148,7 +146,8 @@ class NativeEngine:
         return refused(kind, env, what)
 
 
-def _addresses(count: Tensor, tokens: TokenInput) -> tuple[list[Tensor | None], list[int]]:
+def addresses(count: Tensor, tokens: TokenInput) -> tuple[list[Tensor | None], list[int]]:
+    """What the extension reads, contiguous, and its addresses; the tensors must outlive the call."""
     given = (count, tokens.returns, tokens.observations, tokens.actions, tokens.embedded)
     held = [None if x is None else x.contiguous() for x in given]
     return held, [0 if x is None else x.data_ptr() for x in held]
