@@ -14,6 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="run | compare | report")
     _add_run(commands)
     _add_compare(commands)
+    _add_report(commands)
     options = parser.parse_args(arguments)
     try:
         return int(options.function(options))
@@ -150,6 +151,27 @@ def _compare(options: argparse.Namespace) -> int:
     slower = [verdict.case for verdict in verdicts if verdict.word == "slower"]
     print(f"slower: {'; '.join(slower)}" if slower else "nothing is slower")
     return 1 if slower else 0
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "report", help="write docs/benchmarks.md, its pictures and the README's table"
+    )
+    parser.add_argument(
+        "--add", type=Path, nargs="+", default=[], help="first keep the results of these files"
+    )
+    parser.set_defaults(function=_report)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from bench.report import page
+
+    for file in options.add:
+        for path in page.add(file):
+            print(f"kept: {path}")
+    for path in page.write():
+        print(f"written: {path}")
+    return 0
 
 
 def _device(name: str):  # type: ignore[no-untyped-def]

@@ -17,6 +17,7 @@ import torch
 
 from bench.results import Entry, Result
 from bench.timing import Clock, peak_bytes
+from rate_kernels import BackendUnavailable
 
 
 class Unavailable(Exception):
@@ -123,7 +124,7 @@ def build(variant: Variant) -> tuple[Timed | None, str | None, bool]:
     """The variant ready to run, or why not; and whether that is a failure: a wrong answer, or an error of ours."""
     try:
         return variant.build(), None, False
-    except Unavailable as reason:
+    except (Unavailable, BackendUnavailable) as reason:
         return None, str(reason), False
     except WrongResult as wrong:
         return None, f"WRONG: {wrong}", True

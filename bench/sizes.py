@@ -82,7 +82,7 @@ _REAL = (
     ("Decision Transformer, POPGym", 64, 4, 4, 64, 64, 0, 0, 603),
     ("RATE, POPGym", 32, 4, 8, 64, 64, 2, 300, 603),
 )
-_COMPILED = {"RATE, T-Maze", "RATE, Memory Maze"}
+_COMPILED = "RATE, T-Maze"
 LENGTHS = {"tiny": (64, 128), "cpu": (128, 256, 512, 1024, 2048), "gpu": tuple(128 << k for k in range(8))}
 BATCHES = {"tiny": (1, 2), "cpu": (1, 8, 32), "gpu": (1, 8, 32, 128, 512)}
 TOKENS_OF_A_BATCH = {"tiny": 128, "cpu": 2048, "gpu": 16384}
@@ -106,7 +106,7 @@ def attention_sizes(scale: str) -> list[AttentionSize]:
         layout = SegmentLayout(m, cache_len=cache)
         full = f"{name}, batch {batch}"
         sizes.append(
-            AttentionSize(full, batch, heads, d_head, d_pos, layout, tokens, "real", name in _COMPILED)
+            AttentionSize(full, batch, heads, d_head, d_pos, layout, tokens, "real", name == _COMPILED)
         )
     tmaze = next(size for size in sizes if "RATE, T-Maze" in size.name)
     for batch in BATCHES[scale]:
@@ -116,6 +116,6 @@ def attention_sizes(scale: str) -> list[AttentionSize]:
     for tokens in LENGTHS[scale]:
         batch = max(1, TOKENS_OF_A_BATCH[scale] // tokens)
         name = f"{tokens} tokens, batch {batch}"
-        compiled = scale == "gpu" and tokens in (1024, 8192)
+        compiled = scale == "gpu" and tokens == 8192
         sizes.append(AttentionSize(name, batch, 8, 64, 64, SegmentLayout(15), tokens, "length", compiled))
     return sizes

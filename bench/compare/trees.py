@@ -22,7 +22,7 @@ def resolve(side: str, scratch: Path) -> Path:
         ValueError: if it is neither.
     """
     folder = Path(side)
-    if (folder / "rate_kernels" / "__init__.py").is_file():
+    if (folder / "rate_kernels" / "segment.py").is_file():
         return folder.resolve()
     if folder.is_dir():
         raise ValueError(f"{side} is a folder without rate_kernels in it")

@@ -81,13 +81,13 @@ def stages(part: int, dry: bool, scratch: Path) -> list[Stage]:
         ncu += ["--section", section]
     parts = {
         1: [
-            Stage("nvidia-smi", ["nvidia-smi"], 15, ("nvidia-smi",)),
-            Stage("nvcc", ["nvcc", "--version"], 15, ("nvcc",)),
+            Stage("nvidia-smi", ["nvidia-smi"], 10, ("nvidia-smi",)),
+            Stage("nvcc", ["nvcc", "--version"], 10, ("nvcc",)),
             build,
             Stage("info", [*module, "rate_kernels.info"], 30),
             run("ceilings", 35),
             # No tests with the mark is 5 in pytest's own words.
-            Stage("gpu tests of the kernels", [*pytest, *chosen], 130, fine=(0, 5)),
+            Stage("gpu tests of the kernels", [*pytest, *chosen], 120, fine=(0, 5)),
             Stage("gpu tests of the model", [*pytest, *model], 50, fine=(0, 5)),
             Stage("short cases", short, 40),
             Stage(

@@ -49,26 +49,31 @@ class Problem:
     def both(self, attend: baselines.Attention) -> list[Tensor]:
         return [*torch.autograd.grad(self.run(attend), self.leaves, self.gradient)]
 
-    def check(self, attend: baselines.Attention, backward: bool, memory_rows: bool) -> float:
-        """Largest relative error of out, and with ``backward`` of all gradients, against float64."""
+    @functools.cache  # noqa: B019 - a problem lives as long as its comparison
+    def _expected(self, memory_rows: bool) -> tuple[list[int], Tensor, tuple[Tensor, ...]]:
+        """Rows that are checked, their output in float64, and all gradients when nothing else has one."""
         rows = checked_rows(self.size.layout, self.size.tokens, memory_rows)
         precise = [leaf.detach().double().requires_grad_() for leaf in self.leaves]
-        expected = attention_rows(precise, self.size.layout, rows)
+        out = attention_rows(precise, self.size.layout, rows)
+        return rows, out.detach(), torch.autograd.grad(out, precise, self.gradient[:, rows].double())
+
+    def check(self, attend: baselines.Attention, backward: bool, memory_rows: bool) -> float:
+        """Largest relative error of out, and with ``backward`` of all gradients, against float64."""
+        rows, expected, gradients = self._expected(memory_rows)
         with torch.set_grad_enabled(backward):
             out = self.run(attend, backward)
         named = {"out": (out[:, rows], expected)}
         if backward:
             gradient = torch.zeros_like(self.gradient)
             gradient[:, rows] = self.gradient[:, rows]
-            ours = torch.autograd.grad(out, self.leaves, gradient)
-            theirs = torch.autograd.grad(expected, precise, gradient[:, rows].double())
+            ours, theirs = torch.autograd.grad(out, self.leaves, gradient), gradients
             named |= {f"gradient of {n}": pair for n, *pair in zip(LEAVES, ours, theirs, strict=True)}  # type: ignore[misc]
         return check(named, TOLERANCE[self.dtype])
 
 
 def comparisons(settings: Settings) -> Iterator[Comparison]:
-    """Every size, forward and forward + backward."""
-    for size in attention_sizes(settings.scale):
+    """Every size, forward and forward + backward; those that compile last, in case the time does not reach."""
+    for size in sorted(attention_sizes(settings.scale), key=lambda size: settings.compiled and size.compiled):
         problem = functools.cache(functools.partial(Problem, size, settings))
         for mode in MODES:
             yield Comparison(
@@ -147,7 +152,10 @@ def variants(
     for name, attend in with_flex:
         scores = attend is baselines.flex_with_bias
         found.append(Variant(name, functools.partial(flex, attend, False, scores)))
-    if settings.compiled and size.compiled:
+    gpu = settings.device.type == "cuda"
+    if (
+        settings.compiled and size.compiled and (backward or not gpu)
+    ):  # compiling costs a GPU's machine too much
         for name, attend, scores, published in table[1:]:
             build = functools.partial(baseline, attend, True, scores, published)
             found.append(Variant(f"{name}, compiled", build))

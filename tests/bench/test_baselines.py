@@ -35,7 +35,9 @@ def test_oracle_is_the_reference(size: AttentionSize) -> None:
         *problem.leaves[:3], size.layout, RelativePosition(*problem.leaves[3:]), backend="reference"
     )
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
-    for a, b in zip(*(torch.autograd.grad(x, problem.leaves, problem.gradient) for x in (ours, theirs)), strict=True):
+    for a, b in zip(
+        *(torch.autograd.grad(x, problem.leaves, problem.gradient) for x in (ours, theirs)), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 

@@ -1,0 +1,286 @@
+"""Pictures: speed-ups, time and memory against length, roofline, acting latency, memory replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.report.ratios import standings
+from bench.results import Entry, Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_OURS = ("#0072b2", "#56b4e9", "#003d66")
+_OTHERS = ("#d55e00", "#e69f00", "#009e73", "#cc79a7", "#8c6d31", "#999999", "#c9a800", "#7f4f9e")
+_Results = dict[str, Result]
+
+
+def draw(results: _Results, folder: Path, prefix: str) -> dict[str, Path]:
+    """Draws what the results allow; returns the picture of every kind drawn."""
+    kinds: dict[str, Callable[[_Results, Any], bool]] = {
+        "speedup": _speedup,
+        "length": _length,
+        "roofline": _roofline,
+        "acting": _acting,
+        "replay": _replay,
+    }
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {}
+    for kind, plot in kinds.items():
+        figure = Figure(layout="constrained")
+        if plot(results, figure):
+            drawn[kind] = folder / f"{prefix}-{kind}.png"
+            figure.savefig(drawn[kind], dpi=130, metadata={"Software": None})
+    return drawn
+
+
+def _device(result: Result) -> str:
+    if result.on_gpu:
+        return f"{result.machine['device']}, {result.settings['dtype']}"
+    return f"CPU ({result.machine['cpu']}), {result.machine['threads']} thread(s), {result.settings['dtype']}"
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, which="major", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _lines(entries: list[Entry]) -> dict[str, tuple[list[Entry], str, str]]:
+    """Per variant its entries, a colour and a line style; ours in blues."""
+    names = list(dict.fromkeys(e.variant for e in entries if e.milliseconds))
+    found, ours, others = {}, 0, 0
+    for name in names:
+        own = [e for e in entries if e.variant == name and e.milliseconds]
+        if own[0].ours:
+            colour, ours = _OURS[ours % len(_OURS)], ours + 1
+        else:
+            colour, others = _OTHERS[others % len(_OTHERS)], others + 1
+        found[name] = (own, colour, "-" if own[0].ours else "--")
+    return found
+
+
+# --- Speed-ups ------------------------------------------------------------------------------------
+
+
+def _speedup(results: _Results, figure: Any) -> bool:
+    bars = []
+    for what in ("training-step", "attention", "gate", "recurrence", "acting"):
+        for standing in standings(results[what]) if what in results else []:
+            entry = standing.entry
+            wanted = entry.parameters.get("kind", "real") == "real" and entry.mode != "forward"
+            if wanted and standing.published is not None:
+                label = (
+                    entry.size if what in ("attention", "training-step") else f"{entry.mode}, {entry.size}"
+                )
+                if what == "gate":
+                    label = f"gate, {entry.size}"
+                bars.append((what, label, standing.published, standing.best))
+    if not bars:
+        return False
+    figure.set_size_inches(9.5, 1.2 + 0.36 * len(bars))
+    axes = figure.subplots()
+    for index, (_, _, published, best) in enumerate(bars):
+        y = len(bars) - index
+        for offset, against, colour in ((0.19, published, "#0072b2"), (-0.19, best, "#e69f00")):
+            axes.barh(y + offset, against.ratio - 1, 0.36, left=1, color=colour)
+            axes.plot([against.low, against.high], [y + offset] * 2, color="0.25", linewidth=1)
+    axes.set_xscale("log")
+    ticks = [t for t in (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if _within(t, bars)]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+    axes.set_yticks([len(bars) - i for i in range(len(bars))], [label for _, label, _, _ in bars], fontsize=8)
+    axes.set_ylim(0.4, len(bars) + 0.6)
+    axes.axvline(1, color="0.2", linewidth=1)
+    _plain(axes)
+    axes.grid(False, axis="y")
+    handles = [
+        axes.barh(0, 0, color=c, label=n)
+        for c, n in (("#0072b2", "published formulation"), ("#e69f00", "fastest baseline"))
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False, fontsize=9)
+    axes.set_xlabel(
+        "times as fast as the baseline (median; line: least to most of the rounds); left of 1 is a loss"
+    )
+    axes.set_title(_device(next(iter(results.values()))), fontsize=10, loc="left")
+    return True
+
+
+def _within(tick: float, bars: list[Any]) -> bool:
+    lows = [min(p.low, b.low) for _, _, p, b in bars]
+    highs = [max(p.high, b.high) for _, _, p, b in bars]
+    return 0.8 * min(*lows, 1) <= tick <= 1.25 * max(highs)
+
+
+# --- Time and memory against length ---------------------------------------------------------------
+
+
+def _length(results: _Results, figure: Any) -> bool:
+    if "attention" not in results:
+        return False
+    entries = [
+        e
+        for e in results["attention"].entries
+        if e.parameters.get("kind") == "length" and e.mode != "forward" and not e.variant.endswith("compiled")
+    ]
+    lines = _lines(entries)
+    if not lines:
+        return False
+    figure.set_size_inches(9.5, 4.3)
+    left, right = figure.subplots(1, 2)
+    for name, (own, colour, style) in lines.items():
+        x = [e.parameters["tokens"] for e in own]
+        per_token = [1e3 * (e.median or 0.0) / (e.parameters["tokens"] * e.parameters["batch"]) for e in own]
+        left.plot(x, per_token, style, marker="o", markersize=4, color=colour, label=name)
+        peaks = [(e.parameters["tokens"], e.peak_bytes / 2**20) for e in own if e.peak_bytes]
+        right.plot(
+            *zip(*peaks, strict=True), style, marker="o", markersize=4, color=colour
+        ) if peaks else None
+    ticks = sorted({e.parameters["tokens"] for e in entries})
+    for axes, label in ((left, "µs per token, forward + backward"), (right, "MiB at the peak")):
+        axes.set(
+            xscale="log", yscale="log", xlabel="segment tokens (same number of tokens in all)", ylabel=label
+        )
+        axes.set_xticks(ticks, [str(t) for t in ticks], fontsize=8)
+        axes.minorticks_off()
+        _plain(axes)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.suptitle(f"Attention against length: {_device(results['attention'])}", fontsize=10)
+    return True
+
+
+# --- Roofline -------------------------------------------------------------------------------------
+
+
+def least_work(entry: Entry, itemsize: int) -> tuple[float, float]:
+    """Fewest operations and bytes of an attention call.
+
+    Per visible pair, content, position and weighted sum are 6 d_head operations; the backward pass makes the scores
+    again (4) and five products more (10). Bytes: every input read once and every output written once per pass.
+    """
+    p = entry.parameters
+    pairs, d = p["visible_pairs"], p["d_head"]
+    queries = p["tokens"] + 2 * p["memory"]
+    keys = queries + p["cache"]
+    rows = p["batch"] * p["heads"] * d * itemsize
+    forward = rows * (2 * queries + 2 * keys)
+    if entry.mode == "forward":
+        return 6.0 * d * pairs, float(forward)
+    return 20.0 * d * pairs, float(forward + rows * (4 * queries + 4 * keys))
+
+
+def _roofline(results: _Results, figure: Any) -> bool:
+    if "attention" not in results or "ceilings" not in results:
+        return False
+    bandwidth, rate = ceilings(results["ceilings"])
+    itemsize = {"float32": 4, "bfloat16": 2, "float16": 2}[results["attention"].settings["dtype"]]
+    ours: dict[tuple[str, str], Entry] = {}
+    for entry in results["attention"].entries:  # the first of ours that ran in a comparison
+        if entry.ours and entry.milliseconds and entry.mode != "forward":
+            ours.setdefault((entry.size, entry.mode), entry)
+    if not ours:
+        return False
+    figure.set_size_inches(8.5, 4.6)
+    axes = figure.subplots()
+    intensities = []
+    markers = {"real": ("o", "#0072b2"), "length": ("s", "#d55e00"), "batch": ("^", "#009e73")}
+    for entry in ours.values():
+        flops, moved = least_work(entry, itemsize)
+        intensity, achieved = flops / moved, flops / (entry.median or 1.0) * 1e3
+        intensities.append(intensity)
+        marker, colour = markers[entry.parameters["kind"]]
+        axes.plot(intensity, achieved / 1e9, marker, color=colour, markersize=6)
+    edge = rate / bandwidth
+    x = [min(*intensities, edge) / 3, edge, max(*intensities, edge) * 3]
+    axes.plot(x, [min(rate, bandwidth * i) / 1e9 for i in x], color="0.2", linewidth=1.5)
+    axes.text(
+        x[2], rate / 1e9, f"matrix product: {rate / 1e9:.0f} GFLOP/s ", ha="right", va="bottom", fontsize=8
+    )
+    axes.text(
+        x[0] * 1.1, bandwidth * x[0] * 1.1 / 1e9, f"  copy: {bandwidth / 1e9:.1f} GB/s", va="top", fontsize=8
+    )
+    for kind, (marker, colour) in markers.items():
+        axes.plot(
+            [],
+            [],
+            marker,
+            color=colour,
+            label={"real": "published shapes", "length": "growing length"}.get(kind, "growing batch"),
+        )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="least operations per least byte",
+        ylabel="GFLOP/s, forward + backward",
+    )
+    _plain(axes)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    axes.set_title(
+        f"Our attention under both measured ceilings: {_device(results['attention'])}", fontsize=10
+    )
+    return True
+
+
+def ceilings(result: Result) -> tuple[float, float]:
+    """Bytes a second of the copy and operations a second of the product, of their fastest rounds."""
+    found = {}
+    for entry in result.entries:
+        for quantity in ("bytes", "flops"):
+            if quantity in entry.parameters and entry.milliseconds:
+                found[quantity] = 1e3 * entry.parameters[quantity] / min(entry.milliseconds)
+    return found["bytes"], found["flops"]
+
+
+# --- Acting and memory replay ---------------------------------------------------------------------
+
+
+def _acting(results: _Results, figure: Any) -> bool:
+    if "acting" not in results:
+        return False
+    figure.set_size_inches(9.5, 4.3)
+    modes = list(dict.fromkeys(e.mode for e in results["acting"].entries))
+    all_lines = _lines(results["acting"].entries)
+    for axes, mode in zip(figure.subplots(1, len(modes), sharey=True, squeeze=False)[0], modes, strict=True):
+        for name, (own, colour, style) in all_lines.items():
+            points = [(e.parameters["environments"], e.median) for e in own if e.mode == mode]
+            if points:
+                label = name if mode == modes[0] else None
+                axes.plot(
+                    *zip(*points, strict=True), style, marker="o", markersize=4, color=colour, label=label
+                )
+        ticks = sorted({e.parameters["environments"] for e in results["acting"].entries})
+        axes.set(xscale="log", yscale="log", xlabel="environments", title=mode)
+        axes.title.set_fontsize(10)
+        axes.set_xticks(ticks, [str(t) for t in ticks])
+        axes.minorticks_off()
+        _plain(axes)
+    figure.axes[0].set_ylabel("ms per step of all environments")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.suptitle(f"One environment step: {_device(results['acting'])}", fontsize=10)
+    return bool(all_lines)
+
+
+def _replay(results: _Results, figure: Any) -> bool:
+    if "memory-replay" not in results:
+        return False
+    lines = _lines(results["memory-replay"].entries)
+    figure.set_size_inches(9.5, 4.0)
+    left, right = figure.subplots(1, 2)
+    for name, (own, _, _) in lines.items():
+        colour = "#0072b2" if "replay" in name else "#d55e00"
+        x = [e.parameters["segments"] for e in own]
+        left.plot(x, [(e.peak_bytes or 0) / 2**20 for e in own], "o-", markersize=4, color=colour, label=name)
+        right.plot(x, [1e-3 * (e.median or 0.0) for e in own], "o-", markersize=4, color=colour)
+    ticks = sorted({e.parameters["segments"] for e in results["memory-replay"].entries})
+    for axes, label in ((left, "MiB at the peak"), (right, "seconds, forward + backward")):
+        axes.set(xscale="log", yscale="log", xlabel="segments in the batch", ylabel=label)
+        axes.set_xticks(ticks, [str(t) for t in ticks])
+        axes.minorticks_off()
+        _plain(axes)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.suptitle(f"Training through all segments: {_device(results['memory-replay'])}", fontsize=10)
+    return bool(lines)
