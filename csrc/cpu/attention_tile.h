@@ -19,6 +19,7 @@ constexpr int kRows = RATE_ROWS;
 
 typedef float Vec __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t Words __attribute__((vector_size(4 * kLanes)));  // wrap around where Ints must not
 typedef float Loose __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));  // at any address
 
 #define RATE_INLINE inline __attribute__((always_inline))
@@ -114,7 +115,8 @@ RATE_INLINE Vec exponential(Vec x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    return reinterpret_cast<Vec>((reinterpret_cast<Ints>(p) + (reinterpret_cast<Ints>(shifted) << 23)) & kept);
+    return reinterpret_cast<Vec>((reinterpret_cast<Words>(p) + (reinterpret_cast<Words>(shifted) << 23)) &
+                                 reinterpret_cast<Words>(kept));
 }
 
 RATE_INLINE float total(Vec v) {

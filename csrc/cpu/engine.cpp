@@ -90,6 +90,7 @@ Problem problem_of_token(const EngineShape& s, const TokenInput& in, int64_t env
 
 struct CpuEngine::Work {
     EngineModel model;
+    const EngineKernel* kernel;
     int32_t batch;
     float* state;
     Floats table;
@@ -168,17 +169,19 @@ struct CpuEngine::Work {
         }
         const EngineCall call{&in, &out, ends, state};
         run_tasks(static_cast<int64_t>(count), workers, [&](int64_t task, int64_t worker) {
-            chosen().run(model, call, groups[static_cast<size_t>(task)], scratch.get() + worker * scratch_of_one);
+            kernel->run(model, call, groups[static_cast<size_t>(task)], scratch.get() + worker * scratch_of_one);
         });
     }
 };
 
-CpuEngine::CpuEngine(const EngineShape& shape, const float* parameters, int32_t batch, float* state)
+CpuEngine::CpuEngine(const EngineShape& shape, const float* parameters, int32_t batch, float* state,
+                     const EngineKernel* kernel)
     : work_(std::make_unique<Work>()) {
     Work& w = *work_;
     EngineModel& model = w.model;
     model = {shape, parameter_layout(shape), state_layout(shape), parameters, nullptr, 0, shape.slots() - 1,
              kRowsTogether + shape.rows_at_most()};
+    w.kernel = kernel ? kernel : &chosen();
     w.batch = batch;
     w.state = state;
     // Slots are scored a block at a time, so that a row may read up to a block beyond the last slot that it sees.
@@ -189,11 +192,11 @@ CpuEngine::CpuEngine(const EngineShape& shape, const float* parameters, int32_t 
     for (int32_t layer = 0; layer < shape.num_layers; ++layer) {
         const ParameterMatrix& position = model.places.layer.position;
         const float* weight = parameters + model.places.first_layer + layer * model.places.layer_stride + position.offset;
-        chosen().multiply(weight, position.stride, inner, shape.d_model, waves.get(), model.columns,
-                          w.table.get() + layer * inner * model.columns);
+        w.kernel->multiply(weight, position.stride, inner, shape.d_model, waves.get(), model.columns,
+                           w.table.get() + layer * inner * model.columns);
     }
     model.table = w.table.get();
-    w.scratch_of_one = chosen().scratch(model);
+    w.scratch_of_one = w.kernel->scratch(model);
     w.envs.resize(static_cast<size_t>(batch));
     w.groups.resize(static_cast<size_t>(batch));
 }

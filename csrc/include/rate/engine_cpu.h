@@ -9,11 +9,14 @@
 
 namespace rate {
 
+struct EngineKernel;  // csrc/cpu/engine_kernel.h
+
 class CpuEngine {
 public:
     // parameters: a block of float32 as engine_parameters.h lays it out; it must outlive the engine, as state must, a
-    // block for `batch` environments.
-    CpuEngine(const EngineShape& shape, const float* parameters, int32_t batch, float* state);
+    // block for `batch` environments. kernel: one instruction set's; null takes the best that the processor has.
+    CpuEngine(const EngineShape& shape, const float* parameters, int32_t batch, float* state,
+              const EngineKernel* kernel = nullptr);
     ~CpuEngine();
     CpuEngine(const CpuEngine&) = delete;
     CpuEngine& operator=(const CpuEngine&) = delete;

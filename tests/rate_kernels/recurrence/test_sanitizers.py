@@ -1,4 +1,5 @@
-"""The C++ operations under the address, undefined-behaviour and thread sanitizers, warnings being errors."""
+"""The C++ operations under the address, undefined-behaviour and thread sanitizers, warnings being errors: the test
+programs of csrc/tests, built and run by CMake and CTest."""
 
 from __future__ import annotations
 
@@ -8,19 +9,18 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+SOURCES = Path(__file__).resolve().parents[3] / "csrc/tests"
+MISSING = [tool for tool in ("g++", "cmake", "ctest") if shutil.which(tool) is None]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ was not found")
+@pytest.mark.skipif(bool(MISSING), reason=f"not found: {', '.join(MISSING)}")
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_sanitizers_find_nothing(sanitizer, tmp_path):
-    driver = tmp_path / "driver"
-    sources = [Path(__file__).with_name("sanitize_driver.cpp"), *sorted((ROOT / "csrc/cpu").glob("*.cpp"))]
-    command = ["g++", "-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    command += ["-march=native"]  # every instruction set of the attention kernel that can run here
-    command += [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
-    command += [f"-I{ROOT / 'csrc/include'}", f"-I{ROOT / 'csrc'}", *map(str, sources), "-o", str(driver)]
-    subprocess.run(command, check=True)
-    result = subprocess.run([str(driver)], capture_output=True, text=True)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "all equal\n", "")
+    configure = ["cmake", "-S", str(SOURCES), "-B", str(tmp_path), f"-DRATE_SANITIZER={sanitizer}"]
+    subprocess.run([*configure, "-DCMAKE_CXX_COMPILER=g++"], check=True)
+    subprocess.run(["cmake", "--build", str(tmp_path), "--parallel", "2"], check=True)
+    result = subprocess.run(
+        ["ctest", "--test-dir", str(tmp_path), "--output-on-failure"], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
