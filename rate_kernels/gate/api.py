@@ -5,16 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rate_kernels import backends
-from rate_kernels.gate import reference
+from rate_kernels import backends, triton_support
+from rate_kernels.gate import reference, triton
 from rate_kernels.gate.parameters import GateParameters
 
-BACKENDS = ("reference",)
+BACKENDS = ("triton", "reference")
 
 
 def obstacles(device: torch.device) -> dict[str, str | None]:
     """Per backend, in order of preference: why it cannot run on ``device``, or None when it can."""
-    return {"reference": None}
+    found = {"triton": triton_support.obstacle(device), "reference": None}
+    if device.type == "cpu":  # where Triton's interpreter is for tests: last
+        found = {name: found[name] for name in reversed(BACKENDS)}
+    return found
 
 
 def retention_gate(
@@ -37,7 +40,11 @@ def retention_gate(
         parameters: eight tensors of the same dtype and device.
         num_heads: divides d.
         activation: applied to ``update``: ``"relu"``, ``"leaky_relu"``, ``"tanh"`` or ``"none"``.
-        backend: ``"reference"``; the first that can run by default.
+        backend: ``"triton"`` (CUDA; float32, bfloat16 or float16, at most 64 tokens and a d of 512) or
+            ``"reference"``; the first that can run this call by default.
+
+    With ``"triton"`` an entry that is not finite may reach others of the batch. Under autocast it multiplies float32
+    tensors in autocast's dtype and keeps float32 for everything else.
 
     Returns:
         The memory after the segment, ``[B, m, d]``.
@@ -48,8 +55,12 @@ def retention_gate(
         BackendUnavailable: the named backend cannot run here.
     """
     _check(memory, update, parameters, num_heads, activation)
-    backends.choose("retention_gate", obstacles(memory.device), backend)
-    return reference.retention_gate(memory, update, parameters, num_heads, activation)
+    found = obstacles(memory.device)
+    if found["triton"] is None:  # it runs here: does it take this call?
+        found["triton"] = triton.obstacle_of_call(memory)
+    chosen = backends.choose("retention_gate", found, backend)
+    run = {"triton": triton, "reference": reference}[chosen].retention_gate
+    return run(memory, update, parameters, num_heads, activation)
 
 
 def _check(

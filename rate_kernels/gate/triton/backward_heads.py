@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rate_kernels.gate.parameters import GateParameters
 from rate_kernels.gate.triton.launch import Call, Launch, power_of_two
-from rate_kernels.gate.triton.tiles import attention_weights, multiply, read_maps, rows_of
+from rate_kernels.gate.triton.tiles import attention_weights, inside, multiply, read_maps, rows_of
 
 
 @triton.jit(do_not_specialize=["batch", "tokens"])
@@ -64,7 +64,7 @@ def gate_backward_heads(
     d_weights = tl.zeros([ROWS, ROWS], TOTAL)
 
     if D_HEAD <= COLUMNS:
-        exists = local < D_HEAD
+        exists = inside(local, D_HEAD, COLUMNS)
         mask = row_exists[:, None] & exists[None, :]
         query, key, value, d_kept = recompute(
             gradient_rows, memory_rows, update_rows, row_exists, query_weight, query_bias, key_weight,
@@ -81,7 +81,7 @@ def gate_backward_heads(
     else:
         # A wide head goes by in parts, which wait in the places of its results until all scores are known.
         for part in range(0, D_HEAD, COLUMNS):
-            exists = part + local < D_HEAD
+            exists = inside(part + local, D_HEAD, COLUMNS)
             mask = row_exists[:, None] & exists[None, :]
             query, key, value, d_kept = recompute(
                 gradient_rows, memory_rows, update_rows, row_exists, query_weight, query_bias, key_weight,
@@ -98,7 +98,7 @@ def gate_backward_heads(
         weights, d_scores = differentiate(scores, d_weights, entry, D_HEAD, OPERAND)
         tl.debug_barrier()  # other threads of the program wrote what this one reads
         for part in range(0, D_HEAD, COLUMNS):
-            exists = part + local < D_HEAD
+            exists = inside(part + local, D_HEAD, COLUMNS)
             mask = row_exists[:, None] & exists[None, :]
             at = work_rows[:, None] + (part + local)[None, :]
             query = tl.load(at, mask=mask, other=0.0)
@@ -142,9 +142,9 @@ def recompute(
     d_kept = tl.zeros(query.shape, TOTAL)
     for start in range(0, D, INNER):
         inner = start + tl.arange(0, INNER)
-        mask = row_exists[:, None] & (inner < D)[None, :]
+        mask = row_exists[:, None] & inside(inner, D, INNER)[None, :]
         gradient = tl.load(gradient_rows[:, None] + inner[None, :], mask=mask, other=0.0)
-        mask = column_exists[None, :] & (inner < D)[:, None]
+        mask = column_exists[None, :] & inside(inner, D, INNER)[:, None]
         weight = tl.load(output_weight + inner[:, None] * D + column[None, :], mask=mask, other=0.0)
         d_kept = multiply(gradient, weight, d_kept, OPERAND, PRECISION)
     return query.to(OPERAND), key.to(OPERAND), value.to(OPERAND), d_kept.to(OPERAND)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rate_kernels.gate.parameters import GateParameters
 from rate_kernels.gate.triton.launch import Call, Launch, power_of_two
-from rate_kernels.gate.triton.tiles import activate, multiply, slope
+from rate_kernels.gate.triton.tiles import activate, inside, multiply, slope
 
 PRODUCTS = ("query", "key", "value", "output", "memory", "update")
 """What a program of the second launch belongs to: a weight and its bias, or a gradient of the inputs."""
@@ -101,25 +101,25 @@ def gate_backward_maps(
                 row = start + step
                 index = (row // tokens).to(tl.int64)
                 at = x + index * x_batch + (row - row // tokens * tokens) * x_row
-                mask = (row < rows)[:, None] & (right < D)[None, :]
+                mask = (row < rows)[:, None] & inside(right, D, TILE)[None, :]
                 inputs = tl.load(at[:, None] + right[None, :], mask=mask, other=0.0).to(TOTAL)
                 activated = activate(inputs, ACTIVATION)
                 inputs = tl.where((product == 1) | (product == 2), activated, inputs)
-                mask = (row < rows)[:, None] & (left < D)[None, :]
+                mask = (row < rows)[:, None] & inside(left, D, TILE)[None, :]
                 others = tl.load(y + (row.to(tl.int64) * D)[:, None] + left[None, :], mask=mask, other=0.0)
                 total = multiply(tl.trans(others), inputs, total, OPERAND, PRECISION)
             left_stride, right_stride = D, 1
             if product == 3:
                 left_stride, right_stride = 1, D
             at = d_weight + left[:, None] * left_stride + right[None, :] * right_stride
-            mask = (left < D)[:, None] & (right < D)[None, :]
+            mask = inside(left, D, TILE)[:, None] & inside(right, D, TILE)[None, :]
             tl.store(at, total.to(d_weight.dtype.element_ty), mask=mask)
         else:
             # The bias of as many columns: a plain sum of rows, in full precision.
             sums = tl.zeros([STEP, TILE], TOTAL)
             for start in range(0, tl.where(product == 1, 0, rows), STEP):
                 row = start + step
-                mask = (row < rows)[:, None] & (left < D)[None, :]
+                mask = (row < rows)[:, None] & inside(left, D, TILE)[None, :]
                 if product == 3:
                     index = (row // tokens).to(tl.int64)
                     at = x + index * x_batch + (row - row // tokens * tokens) * x_row
@@ -127,7 +127,7 @@ def gate_backward_maps(
                 else:
                     at = y + row.to(tl.int64) * D
                     sums += tl.load(at[:, None] + left[None, :], mask=mask, other=0.0).to(TOTAL)
-            tl.store(d_bias + left, tl.sum(sums, 0).to(d_bias.dtype.element_ty), mask=left < D)
+            tl.store(d_bias + left, tl.sum(sums, 0).to(d_bias.dtype.element_ty), mask=inside(left, D, TILE))
 
 
 @triton.jit
@@ -161,16 +161,16 @@ def row_tile(
     for number in tl.static_range(MAPS):
         for start in range(0, D, STEP):
             inner = start + tl.arange(0, STEP)
-            mask = (row < rows)[:, None] & (inner < D)[None, :]
+            mask = (row < rows)[:, None] & inside(inner, D, STEP)[None, :]
             d_map = tl.load(work + number * slot + at_row[:, None] + inner[None, :], mask=mask, other=0.0)
             at = inner[:, None] * D + column[None, :]
-            mask = (inner < D)[:, None] & (column < D)[None, :]
+            mask = inside(inner, D, STEP)[:, None] & inside(column, D, TILE)[None, :]
             if number == 0:
                 factor = tl.load(weight + at, mask=mask, other=0.0)
             else:
                 factor = tl.load(other_weight + at, mask=mask, other=0.0)
             total = multiply(d_map, factor, total, OPERAND, PRECISION)
-    mask = (row < rows)[:, None] & (column < D)[None, :]
+    mask = (row < rows)[:, None] & inside(column, D, TILE)[None, :]
     if ACTIVATION != "none":
         index = (row // tokens).to(tl.int64)
         at = x + index * x_batch + (row - row // tokens * tokens) * x_row

@@ -31,10 +31,14 @@ class Call(NamedTuple):
     architecture: int
 
     def settings(self, kernel: str) -> dict[str, int]:
-        """The table's settings of a kernel; float32 on tensor cores has rows of its own."""
+        """The table's settings of a kernel.
+
+        float32 on tensor cores has rows of its own. The interpreter takes those too: their larger tiles are faster.
+        """
         _, tokens, d = self.memory.shape
         dtype = str(self.memory.dtype).removeprefix("torch.")
-        if dtype == "float32" and (self.operand != "float32" or triton_support.float32_precision() == "tf32"):
+        lowered = self.operand != "float32" or triton_support.float32_precision() == "tf32"
+        if self.memory.is_cpu or (dtype == "float32" and lowered):
             dtype = "tf32"
         return configurations.find(TABLE, kernel, self.architecture, dtype, {"m": tokens, "d": d})
 

@@ -21,6 +21,15 @@ def rows_of(group, batch, tokens, ROWS: tl.constexpr):
 
 
 @triton.jit
+def inside(index, SIZE: tl.constexpr, STEP: tl.constexpr):
+    """``index < SIZE``; where SIZE is a multiple of STEP, by which tiles advance, a constant that costs nothing."""
+    if SIZE % STEP == 0:
+        return tl.full(index.shape, 1, tl.int1)
+    else:
+        return index < SIZE
+
+
+@triton.jit
 def activate(x, ACTIVATION: tl.constexpr):
     """The activation of ``x``, which is float32 or float64."""
     if ACTIVATION == "relu":
@@ -96,9 +105,9 @@ def read_maps(
     value = tl.zeros([row_exists.shape[0], column.shape[0]], TOTAL)
     for start in range(0, D, INNER):
         inner = start + tl.arange(0, INNER)
-        exists = row_exists[:, None] & (inner < D)[None, :]
+        exists = row_exists[:, None] & inside(inner, D, INNER)[None, :]
         weight_at = column[None, :] * D + inner[:, None]
-        weight_exists = column_exists[None, :] & (inner < D)[:, None]
+        weight_exists = column_exists[None, :] & inside(inner, D, INNER)[:, None]
         update = tl.load(update_rows[:, None] + inner[None, :], mask=exists, other=0.0)
         update = activate(update.to(TOTAL), ACTIVATION)
         if SCORES:
