@@ -122,7 +122,9 @@ def _update_readme(readme: Path, results: dict[str, Result]) -> None:
     if text.count(_BEGIN) != 1 or text.count(_END) != 1:
         raise ValueError(f"{readme} must hold the lines {_BEGIN!r} and {_END!r} once each")
     result = next(iter(results.values()))
-    where = result.machine["device"] + ("" if result.on_gpu else f", {result.machine['threads']} thread(s)")
+    where = result.machine["device"] + (
+        "" if result.on_gpu else f", {result.machine['threads']} thread(s) used"
+    )
     table = tables.wins_and_losses(results, short=True)
     said = f"{where}, {result.settings['dtype']}:\n\n{table}"
     pattern = re.escape(_BEGIN) + r".*?" + re.escape(_END)

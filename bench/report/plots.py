@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.report.ratios import standings
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from bench.report.ratios import Against, standings
 from bench.results import Entry, Result
 
 if TYPE_CHECKING:
@@ -26,8 +29,6 @@ def draw(results: _Results, folder: Path, prefix: str) -> dict[str, Path]:
         "acting": _acting,
         "replay": _replay,
     }
-    from matplotlib.figure import Figure
-
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {}
     for kind, plot in kinds.items():
@@ -41,7 +42,21 @@ def draw(results: _Results, folder: Path, prefix: str) -> dict[str, Path]:
 def _device(result: Result) -> str:
     if result.on_gpu:
         return f"{result.machine['device']}, {result.settings['dtype']}"
-    return f"CPU ({result.machine['cpu']}), {result.machine['threads']} thread(s), {result.settings['dtype']}"
+    return f"CPU ({result.machine['cpu']}), {_threads(result)}, {result.settings['dtype']}"
+
+
+def _threads(result: Result) -> str:
+    threads = result.machine["threads"]
+    return f"{threads} thread" + ("s" if threads > 1 else "")
+
+
+def _log_labels(axes: Axes) -> None:
+    """Plain numbers along y: every 1, 2, 5 where there is room for them."""
+    low, high = axes.get_ylim()
+    subs = (1.0, 2.0, 5.0) if high / low < 300 else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=20))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _plain(axes: Axes) -> None:
@@ -68,52 +83,69 @@ def _lines(entries: list[Entry]) -> dict[str, tuple[list[Entry], str, str]]:
 
 
 def _speedup(results: _Results, figure: Any) -> bool:
-    bars = []
-    for what in ("training-step", "attention", "gate", "recurrence", "acting"):
-        for standing in standings(results[what]) if what in results else []:
-            entry = standing.entry
-            wanted = entry.parameters.get("kind", "real") == "real" and entry.mode != "forward"
-            if wanted and standing.published is not None:
-                label = (
-                    entry.size if what in ("attention", "training-step") else f"{entry.mode}, {entry.size}"
-                )
-                if what == "gate":
-                    label = f"gate, {entry.size}"
-                bars.append((what, label, standing.published, standing.best))
+    bars = _bars(results)
     if not bars:
         return False
-    figure.set_size_inches(9.5, 1.2 + 0.36 * len(bars))
+    figure.set_size_inches(9.5, 1.3 + 0.36 * len(bars))
     axes = figure.subplots()
-    for index, (_, _, published, best) in enumerate(bars):
+    for index, (_, published, best) in enumerate(bars):
         y = len(bars) - index
-        for offset, against, colour in ((0.19, published, "#0072b2"), (-0.19, best, "#e69f00")):
-            axes.barh(y + offset, against.ratio - 1, 0.36, left=1, color=colour)
-            axes.plot([against.low, against.high], [y + offset] * 2, color="0.25", linewidth=1)
+        one = published.baseline == best.baseline
+        for offset, against, colour in ((0.19, published, _OURS[0]), (-0.19, best, _OTHERS[1]))[
+            : 1 if one else 2
+        ]:
+            axes.barh(y + (0 if one else offset), against.ratio - 1, 0.36, left=1, color=colour)
+            axes.plot(
+                [against.low, against.high], [y + (0 if one else offset)] * 2, color="0.25", linewidth=1
+            )
     axes.set_xscale("log")
-    ticks = [t for t in (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if _within(t, bars)]
+    lows, highs = ([pick(p, b) for _, p, b in bars] for pick in (_least, _most))
+    ticks = [t for t in _TICKS if 0.8 * min(*lows, 1) <= t <= 1.25 * max(highs)]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
-    axes.set_yticks([len(bars) - i for i in range(len(bars))], [label for _, label, _, _ in bars], fontsize=8)
+    axes.set_yticks([len(bars) - i for i in range(len(bars))], [label for label, _, _ in bars], fontsize=8)
     axes.set_ylim(0.4, len(bars) + 0.6)
     axes.axvline(1, color="0.2", linewidth=1)
     _plain(axes)
     axes.grid(False, axis="y")
-    handles = [
-        axes.barh(0, 0, color=c, label=n)
-        for c, n in (("#0072b2", "published formulation"), ("#e69f00", "fastest baseline"))
-    ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False, fontsize=9)
-    axes.set_xlabel(
-        "times as fast as the baseline (median; line: least to most of the rounds); left of 1 is a loss"
+    named = (
+        (_OURS[0], "against the published formulation"),
+        (_OTHERS[1], "against the fastest baseline, where another"),
     )
-    axes.set_title(_device(next(iter(results.values()))), fontsize=10, loc="left")
+    handles = [axes.barh(0, 0, color=colour, label=name) for colour, name in named]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    axes.set_xlabel("times as fast; left of 1 is a loss; lines: all rounds")
+    figure.suptitle(f"Speed-ups: {_device(next(iter(results.values())))}", fontsize=10)
     return True
 
 
-def _within(tick: float, bars: list[Any]) -> bool:
-    lows = [min(p.low, b.low) for _, _, p, b in bars]
-    highs = [max(p.high, b.high) for _, _, p, b in bars]
-    return 0.8 * min(*lows, 1) <= tick <= 1.25 * max(highs)
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+
+def _bars(results: _Results) -> list[tuple[str, Against, Against]]:
+    """What a user runs: whole steps, attention and gate forward + backward at published shapes, acting."""
+    bars = []
+    for what in ("training-step", "attention", "gate", "recurrence", "acting"):
+        for standing in standings(results[what]) if what in results else []:
+            entry = standing.entry
+            if standing.published is None or entry.mode == "forward":
+                continue
+            if entry.parameters.get("kind", "real") != "real" or entry.size.startswith("acting"):
+                continue
+            name = {"training-step": "training step", "recurrence": entry.mode}.get(what, what)
+            label = f"{name}: {entry.size}"
+            if what == "acting":
+                label = f"acting, {entry.mode}: {entry.parameters['environments']} env."
+            bars.append((label, standing.published, standing.best))
+    return bars
+
+
+def _least(*against: Against) -> float:
+    return min(a.low for a in against)
+
+
+def _most(*against: Against) -> float:
+    return max(a.high for a in against)
 
 
 # --- Time and memory against length ---------------------------------------------------------------
@@ -147,6 +179,7 @@ def _length(results: _Results, figure: Any) -> bool:
         )
         axes.set_xticks(ticks, [str(t) for t in ticks], fontsize=8)
         axes.minorticks_off()
+        _log_labels(axes)
         _plain(axes)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     figure.suptitle(f"Attention against length: {_device(results['attention'])}", fontsize=10)
@@ -217,6 +250,7 @@ def _roofline(results: _Results, figure: Any) -> bool:
         xlabel="least operations per least byte",
         ylabel="GFLOP/s, forward + backward",
     )
+    _log_labels(axes)
     _plain(axes)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
     axes.set_title(
@@ -257,6 +291,7 @@ def _acting(results: _Results, figure: Any) -> bool:
         axes.title.set_fontsize(10)
         axes.set_xticks(ticks, [str(t) for t in ticks])
         axes.minorticks_off()
+        _log_labels(axes)
         _plain(axes)
     figure.axes[0].set_ylabel("ms per step of all environments")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
@@ -280,6 +315,7 @@ def _replay(results: _Results, figure: Any) -> bool:
         axes.set(xscale="log", yscale="log", xlabel="segments in the batch", ylabel=label)
         axes.set_xticks(ticks, [str(t) for t in ticks])
         axes.minorticks_off()
+        _log_labels(axes)
         _plain(axes)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     figure.suptitle(f"Training through all segments: {_device(results['memory-replay'])}", fontsize=10)

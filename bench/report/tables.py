@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 from bench.report.ratios import Standing, milliseconds, number, standings
@@ -36,8 +37,28 @@ def wins_and_losses(results: dict[str, Result], short: bool) -> str:
         for standing in standings(results[what]):
             if not short or _in_short(standing.entry):
                 rows.append(_row(standing))
+    if "memory-replay" in results:
+        rows += _replay_rows(results["memory-replay"])
     header = ("what", "ours", "against published", "against the fastest baseline", "which that is")
     return table(header, rows)
+
+
+def _replay_rows(result: Result) -> list[list[str]]:
+    """Memory replay against keeping all activations, at the most segments that both were measured at."""
+    entries = {(e.parameters["segments"], "replay" in e.variant): e for e in result.entries if e.milliseconds}
+    both = [n for n, replay in entries if replay and (n, False) in entries]
+    if not both:
+        return []
+    ours, kept = entries[max(both), True], entries[max(both), False]
+    rounds = [b / a for a, b in zip(ours.milliseconds, kept.milliseconds, strict=False)]
+    what, other = f"training batch of {max(both)} segments, memory replay", "all activations kept"
+    rows = [
+        [f"{what}: time", milliseconds(ours.median or 0.0), "-", _verdict(statistics.median(rounds)), other]
+    ]
+    if ours.peak_bytes and kept.peak_bytes:
+        peak = f"{number(ours.peak_bytes / 2**20)} MiB"
+        rows.append([f"{what}: peak memory", peak, "-", _verdict(kept.peak_bytes / ours.peak_bytes), other])
+    return rows
 
 
 def _in_short(entry: Entry) -> bool:
@@ -45,7 +66,7 @@ def _in_short(entry: Entry) -> bool:
         return entry.parameters.get("kind") == "real" and entry.mode != "forward"
     if entry.group in ("gate", "recurrence"):
         return "acting" not in entry.size and entry.mode != "forward"
-    return True
+    return entry.group != "acting" or "full context" in entry.mode
 
 
 def _row(standing: Standing) -> list[str]:
