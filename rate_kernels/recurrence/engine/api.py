@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rate_kernels import backends
-from rate_kernels.recurrence.engine import native, state
+from rate_kernels.recurrence.engine import cuda, native, state
 from rate_kernels.recurrence.engine.inputs import TokenInput, check_tokens
 from rate_kernels.recurrence.engine.reference import ReferenceEngine
 from rate_kernels.recurrence.engine.shape import RecurrenceShape
@@ -47,6 +47,8 @@ class SegmentRecurrence:
         parameters: as ``shape.parameter_shapes()``; float32 or float64, on one device. They are copied.
         batch_size: environments B, >= 1.
         backend: ``"native"`` (float32) or ``"reference"``; the first that can run by default.
+        weights: dtype in which the parameters are kept, their own by default; ``torch.bfloat16`` halves what a step of
+            the native engine reads of them on CUDA. Sums, keys, values and the state stay in float32.
 
     Attributes:
         backend: the one that runs.
@@ -66,19 +68,31 @@ class SegmentRecurrence:
         batch_size: int,
         *,
         backend: str | None = None,
+        weights: torch.dtype | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         shape.check_parameters(parameters)
         first = parameters["content_bias"]
         found = obstacles(first.device)
+        on_cuda = first.device.type == "cuda"
         if found["native"] is None and first.dtype != torch.float32:
             found["native"] = f"it computes in float32, the parameters are {first.dtype}"
+        if found["native"] is None and on_cuda:
+            found["native"] = cuda.shape_obstacle(shape, batch_size, first.device)
+        if weights not in (None, first.dtype):
+            found["reference"] = f"it keeps parameters in their own {first.dtype}, not in {weights}"
+            found["native"] = found["native"] or (None if on_cuda else found["reference"])
         self.backend = backends.choose("SegmentRecurrence", found, backend)
         self.shape, self.batch_size = shape, batch_size
         self.dtype, self.device = first.dtype, first.device
-        engine = native.NativeEngine if self.backend == "native" else ReferenceEngine
-        self._engine = engine(shape, parameters, batch_size)
+        self._engine: native.NativeEngine | ReferenceEngine
+        if self.backend == "reference":
+            self._engine = ReferenceEngine(shape, parameters, batch_size)
+        elif on_cuda:
+            self._engine = cuda.CudaEngine(shape, parameters, batch_size, weights=weights or first.dtype)
+        else:
+            self._engine = native.NativeEngine(shape, parameters, batch_size)
         self._parameters = {name: x.detach() for name, x in parameters.items()}
         self._checksum: int | None = None
         self._everyone = torch.ones(batch_size, dtype=torch.bool)
@@ -131,6 +145,51 @@ class SegmentRecurrence:
         tokens = TokenInput() if tokens is None else tokens
         check_tokens(tokens, self.shape, self.batch_size, self.dtype, self.device)
         self._engine.end_segment(mask, count, tokens)
+
+    # --- On the device alone ----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def launch_step(self, count: Tensor, tokens: TokenInput, output: RecurrenceOutput) -> None:
+        """:meth:`step` of the native engine on CUDA without a word to the host: a launch on the current stream.
+
+        It can be recorded by ``torch.cuda.graph``; run it once before. A graph reads ``count``, ``tokens`` and writes
+        ``output`` where they lie now.
+
+        Args:
+            count: int64 ``[B]`` on the engine's device.
+            tokens: as for :meth:`step`; contiguous.
+            output: float32, contiguous; rows of environments without a new token are left as they are.
+
+        Raises:
+            BackendUnavailable: the engine is another one.
+            ValueError, TypeError: something does not fit. What is wrong with values and counts changes nothing, and
+                is raised by :meth:`raise_if_refused`.
+        """
+        engine = self._launching("launch_step")
+        check_tokens(tokens, self.shape, self.batch_size, self.dtype, self.device)
+        sizes = {"count": (), "hidden": (self.shape.d_model,), "predictions": (self.shape.action_size,)}
+        for (name, size), tensor in zip(sizes.items(), (count, *output), strict=True):
+            kind = torch.int64 if name == "count" else torch.float32
+            fits = (
+                tensor.shape == (self.batch_size, *size) and tensor.dtype == kind and tensor.is_contiguous()
+            )
+            if not fits or tensor.device != self._engine.state.memory.device:
+                raise ValueError(
+                    f"{name} must be {kind} {[self.batch_size, *size]} on {self.device}, contiguous, "
+                    f"got {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+                )
+        engine.launch_step(count, tokens, *output)
+
+    def raise_if_refused(self, count: Tensor) -> None:
+        """Waits for the last :meth:`launch_step` and raises what :meth:`step` would have raised for ``count``."""
+        self._launching("raise_if_refused").raise_if_refused(count)
+
+    def _launching(self, name: str) -> cuda.CudaEngine:
+        if not isinstance(self._engine, cuda.CudaEngine):
+            raise backends.BackendUnavailable(
+                f"{name} needs the native engine on CUDA, this one is {self.backend} on {self.device}"
+            )
+        return self._engine
 
     # --- The state --------------------------------------------------------------------------------
 

@@ -20,7 +20,12 @@ from rate_kernels.recurrence.engine.state import EngineState
 
 _CHOICES = {
     "block": BLOCKS,
-    "gate_activation": ("none", "relu", "leaky_relu", "tanh"),  # in the order of csrc/include/rate/engine_shape.h
+    "gate_activation": (
+        "none",
+        "relu",
+        "leaky_relu",
+        "tanh",
+    ),  # in the order of csrc/include/rate/engine_shape.h
     "observation": OBSERVATIONS,
     "action": ACTIONS,
 }
@@ -29,8 +34,6 @@ assert set(_CHOICES["gate_activation"]) == set(ACTIVATIONS)
 
 def obstacle(device: torch.device) -> str | None:
     """Why the engine cannot run on tensors of ``device``, or None when it can."""
-    if device.type != "cpu":
-        return f"it runs on cpu tensors only, got {device.type}"
     reason = extension.obstacle(device)
     if reason is None and not hasattr(extension._extension(), "Engine"):
         return "the extension was built by a compiler without vector extensions: build it with g++ or clang++"
@@ -101,9 +104,7 @@ class NativeEngine:
         self._parameters = parameter_block(shape, parameters)
         self._block, self.state = state_block(shape, batch_size, self._parameters.device)
         engine = extension._extension().Engine
-        self._engine = engine(
-            numbers(shape), self._parameters.data_ptr(), batch_size, self._block.data_ptr()
-        )
+        self._engine = engine(numbers(shape), self._parameters.data_ptr(), batch_size, self._block.data_ptr())
 
     def reset(self, mask: Tensor) -> None:
         """Starts an episode in the environments of ``mask``, bool ``[B]``."""
