@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-DTYPES = {"float64": "float32"}
-"""A dtype that only the interpreter runs takes the rows of the one given here."""
+DTYPES = {"float16": "bfloat16", "float64": "float32"}
+"""Dtypes without rows of their own: they take those of a dtype of the same size, or, for the interpreter, precision."""
 
 
 @functools.cache

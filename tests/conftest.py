@@ -14,6 +14,22 @@ import torch
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def _call_without_preparing(self, *args, **kwargs):
+    return self.rewrite()(*args, **kwargs)
+
+
+if INTERPRETED:
+    # Each call of one function under triton.jit by another prepares triton.language anew, half of the interpreter's
+    # time; the launch has done so for functions that use it under its usual name.
+    from triton import language
+    from triton.runtime.interpreter import InterpretedFunction
+
+    _call = InterpretedFunction.__call__
+    InterpretedFunction.__call__ = lambda self, *args, **kwargs: (
+        _call_without_preparing if language is self.fn.__globals__.get("tl") else _call
+    )(self, *args, **kwargs)
+
+
 def pytest_collection_modifyitems(config, items):
     if INTERPRETED:
         chosen = [item for item in items if item.get_closest_marker("interpreter")]

@@ -5,18 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rate_kernels import backends
-from rate_kernels.attention import native, reference, sdpa
+from rate_kernels import backends, triton_support
+from rate_kernels.attention import native, reference, sdpa, triton
 from rate_kernels.attention.position import RelativePosition
 from rate_kernels.segment import SegmentLayout
 
-BACKENDS = ("native", "sdpa", "reference")
+BACKENDS = ("triton", "native", "sdpa", "reference")
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def obstacles(device: torch.device) -> dict[str, str | None]:
     """Per backend, in order of preference: why it cannot run on ``device``, or None when it can."""
-    return {"native": native.obstacle(device), "sdpa": None, "reference": None}
+    found = {
+        "triton": triton_support.obstacle(device),
+        "native": native.obstacle(device),
+        "sdpa": None,
+        "reference": None,
+    }
+    if device.type == "cpu":  # where Triton's interpreter is for tests: last
+        found["triton"] = found.pop("triton")
+    return found
 
 
 def memory_attention(
@@ -45,8 +53,9 @@ def memory_attention(
         scale: factor of all scores; ``1 / sqrt(d_head)`` by default.
         dropout_p: probability of dropping an attention weight, 0 <= p < 1.
         key_start: int ``[B]``; segment tokens before it are padding and seen by nobody (left-padded batches).
-        backend: ``"native"`` (float32 on a CPU, no dropout), ``"sdpa"`` or ``"reference"``; the first that can run
-            this call by default.
+        backend: ``"triton"`` (CUDA; float32, bfloat16 or float16, a d_head of at most 256 and a d_pos of at most 512),
+            ``"native"`` (float32 on a CPU, no dropout), ``"sdpa"`` or ``"reference"``; the first that can run this
+            call by default.
 
     All tensors share one floating dtype (float32, bfloat16, float16, float64) and one device; any strides.
     A row that sees nothing gives zeros and zero gradients.
@@ -61,10 +70,14 @@ def memory_attention(
     """
     _check(query, key, value, layout, position, dropout_p, key_start)
     found = obstacles(query.device)
-    if found.get("native", "") is None:  # it runs here: does it take this call?
+    # A backend that runs here may still not take this call.
+    if found.get("triton", "") is None:
+        found["triton"] = triton.obstacle_of_call(query, position)
+    if found.get("native", "") is None:
         found["native"] = native.obstacle_of_call(query, dropout_p)
     chosen = backends.choose("memory_attention", found, backend)
-    run = {"native": native, "sdpa": sdpa, "reference": reference}[chosen].memory_attention
+    modules = {"triton": triton, "native": native, "sdpa": sdpa, "reference": reference}
+    run = modules[chosen].memory_attention
     if scale is None:
         scale = query.shape[-1] ** -0.5
     with torch.autocast(query.device.type, enabled=False):  # in the arguments' own precision

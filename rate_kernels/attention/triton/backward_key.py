@@ -96,6 +96,7 @@ def attention_backward_key(
     threshold,
     static: tl.constexpr,
 ):
+    """Writes ``d_key`` and ``d_value``."""
     tiles = (key_rows + static.block_k - 1) // static.block_k
     group = tl.program_id(0) // tiles
     keys_begin = tl.program_id(0) % tiles * static.block_k  # the first keys are seen by the most rows

@@ -95,6 +95,7 @@ def attention_backward_query(
     threshold,
     static: tl.constexpr,
 ):
+    """Writes ``delta``, ``d_query``, ``d_halves``, ``sums`` and, if ``store``, ``rotated``."""
     tiles = (query_rows + static.block_q - 1) // static.block_q
     group = tl.program_id(0) // tiles
     tile_index = tiles - 1 - tl.program_id(0) % tiles
@@ -124,7 +125,9 @@ def attention_backward_query(
     if static.store:
         rotated += group.to(tl.int64) * query_rows * 2 * static.half
         store_rows(rotated, rows, query_rows, 2 * static.half, columns, queries.rotated_1, static.half)
-        store_rows(rotated + static.half, rows, query_rows, 2 * static.half, columns, queries.rotated_2, static.half)
+        store_rows(
+            rotated + static.half, rows, query_rows, 2 * static.half, columns, queries.rotated_2, static.half
+        )
     received = _receive(gradient, gradient_row, out, out_row, statistics, rows, lengths, static)
     tl.store(delta + rows, received.delta, mask=inside)
 
@@ -147,9 +150,20 @@ def attention_backward_query(
         if static.position and static.published:
             if keys_begin + static.block_k > reach.ahead_from:
                 content = content_query(query, rows - 1, query_row, parameters, lengths, static, True)
-                before_it = _receive(gradient, gradient_row, out, out_row, statistics, rows - 1, lengths, static)
+                before_it = _receive(
+                    gradient, gradient_row, out, out_row, statistics, rows - 1, lengths, static
+                )
                 results = _visit_ahead(
-                    keys_begin, results, content, queries, before_it, source, rows - 1, dropout, lengths, static
+                    keys_begin,
+                    results,
+                    content,
+                    queries,
+                    before_it,
+                    source,
+                    rows - 1,
+                    dropout,
+                    lengths,
+                    static,
                 )
 
     d_content = results.content
@@ -164,7 +178,9 @@ def attention_backward_query(
         row_stride = heads * 2 * static.half
         store_rows(d_halves, rows, query_rows, row_stride, columns, d_a, static.half)
         store_rows(d_halves + static.half, rows, query_rows, row_stride, columns, d_b, static.half)
-        d_position = _through_weight(d_a, d_b, d_halves, row_stride, rows, query_rows, parameters.weight, static)
+        d_position = _through_weight(
+            d_a, d_b, d_halves, row_stride, rows, query_rows, parameters.weight, static
+        )
         tl.store(sums + static.d_head + dims, tl.sum(d_position, 0), mask=dims < static.d_head)
         d_content += d_position
     store_rows(d_query + first_row * static.d_head, rows, query_rows, out_row, dims, d_content, static.d_head)
@@ -193,7 +209,18 @@ def _visit(
     if static.position:
         cosine, sine = load_angles(source.phi, keys, lengths.key_rows, static, MASKED)
     scores = raw_scores(
-        queries, key_tile, cosine, sine, keys_begin, keys, rows, source.phi, reach.ahead_from, lengths, static, MASKED
+        queries,
+        key_tile,
+        cosine,
+        sine,
+        keys_begin,
+        keys,
+        rows,
+        source.phi,
+        reach.ahead_from,
+        lengths,
+        static,
+        MASKED,
     )
     weights = tl.exp2(scores * (static.scale * LOG2_E) - received.logarithm[:, None])
     if MASKED:
@@ -218,7 +245,9 @@ def _through_softmax(
     """dS, scaled, from the weights before dropout."""
     keys = keys_begin + tl.arange(0, static.block_k)
     dims = tl.arange(0, static.width)
-    value_tile = load_rows(source.value, keys, lengths.key_rows, source.value_row, dims, static.d_head, MASKED)
+    value_tile = load_rows(
+        source.value, keys, lengths.key_rows, source.value_row, dims, static.d_head, MASKED
+    )
     nothing = tl.zeros([static.block_q, static.block_k], static.acc)
     d_weights = add_inner(received.gradient, value_tile, nothing, static)
     if static.dropout:
@@ -258,7 +287,9 @@ def _through_weight(d_a, d_b, d_halves, row_stride, rows, query_rows, weight, st
     if static.half_width <= static.chunk:
         columns = tl.arange(0, static.half_width)
         to_a = load_rows(weight, dims, static.d_head, 2 * static.half, columns, static.half, True)
-        to_b = load_rows(weight + static.half, dims, static.d_head, 2 * static.half, columns, static.half, True)
+        to_b = load_rows(
+            weight + static.half, dims, static.d_head, 2 * static.half, columns, static.half, True
+        )
         result = add_inner(d_b, to_b, add_inner(d_a, to_a, result, static), static)
     else:
         tl.debug_barrier()
@@ -267,6 +298,8 @@ def _through_weight(d_a, d_b, d_halves, row_stride, rows, query_rows, weight, st
             for half in tl.static_range(0, 2):
                 first = half * static.half
                 part = load_rows(d_halves + first, rows, query_rows, row_stride, columns, static.half, True)
-                to_half = load_rows(weight + first, dims, static.d_head, 2 * static.half, columns, static.half, True)
+                to_half = load_rows(
+                    weight + first, dims, static.d_head, 2 * static.half, columns, static.half, True
+                )
                 result = add_inner(part, to_half, result, static)
     return result

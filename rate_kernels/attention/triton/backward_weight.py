@@ -26,6 +26,7 @@ def attention_backward_weight(
     part_rows,
     static: tl.constexpr,
 ):
+    """Writes ``parts``."""
     head, part = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
     columns = tl.program_id(1) * static.block_c + tl.arange(0, static.block_c)
     dims = tl.arange(0, static.width)

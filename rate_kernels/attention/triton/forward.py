@@ -75,6 +75,7 @@ def attention_forward(
     threshold,
     static: tl.constexpr,
 ):
+    """Writes ``out`` and ``statistics``; launch.py names every argument."""
     tiles = (query_rows + static.block_q - 1) // static.block_q
     group = tl.program_id(0) // tiles
     rows_begin = (tiles - 1 - tl.program_id(0) % tiles) * static.block_q  # the longest rows first
@@ -135,7 +136,18 @@ def _visit(
     if static.position:
         cosine, sine = load_angles(source.phi, keys, lengths.key_rows, static, MASKED)
     scores = raw_scores(
-        queries, key_tile, cosine, sine, keys_begin, keys, rows, source.phi, reach.ahead_from, lengths, static, MASKED
+        queries,
+        key_tile,
+        cosine,
+        sine,
+        keys_begin,
+        keys,
+        rows,
+        source.phi,
+        reach.ahead_from,
+        lengths,
+        static,
+        MASKED,
     )
     scores *= static.scale * LOG2_E  # powers of two from here on
     if MASKED:
@@ -149,6 +161,10 @@ def _visit(
     total = softmax.total * shrink + tl.sum(weights, 1)
     if static.dropout:
         weights = dropped(weights, keep(dropout, rows, keys_begin, static.block_k), dropout)
-    value_tile = load_rows(source.value, keys, lengths.key_rows, source.value_row, dims, static.d_head, MASKED)
-    attended = add_product(weights.to(value_tile.dtype), value_tile, softmax.attended * shrink[:, None], static)
+    value_tile = load_rows(
+        source.value, keys, lengths.key_rows, source.value_row, dims, static.d_head, MASKED
+    )
+    attended = add_product(
+        weights.to(value_tile.dtype), value_tile, softmax.attended * shrink[:, None], static
+    )
     return Softmax(attended, highest, total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from rate_kernels import configurations, triton_support
 from rate_kernels.attention.position import sinusoids
 from rate_kernels.attention.triton.dropout import threshold
 from rate_kernels.segment import SegmentLayout
+
+Settings = dict[str, Any]
 
 TABLE = Path(__file__).with_name("configurations.json")
 
@@ -37,6 +40,8 @@ class Problem(NamedTuple):
     published: bool
     scale: float
     dropout_p: float
+    chosen: Mapping[str, Settings] | None = None
+    """Settings by kernel, instead of the table's; for tuning and tests."""
 
 
 class Launch(NamedTuple):
@@ -48,11 +53,14 @@ class Launch(NamedTuple):
     options: dict[str, Any]
 
     def run(self) -> None:
-        _kernels()[self.kernel][self.grid](**self.arguments, **self.options, enable_fp_fusion=True)
+        """Launches on the tensors' device and its current stream."""
+        with torch.cuda.device_of(self.arguments["query"]):
+            kernels()[self.kernel][self.grid](**self.arguments, **self.options, enable_fp_fusion=True)
 
 
 @functools.cache
-def _kernels() -> dict[str, Any]:
+def kernels() -> dict[str, Any]:
+    """The functions under ``triton.jit``, by name."""
     from rate_kernels.attention.triton import backward_key, backward_query, backward_weight, forward
 
     return {
@@ -63,15 +71,17 @@ def _kernels() -> dict[str, Any]:
     }
 
 
-INTERPRETED: dict[str, dict[str, int | bool]] = {
+INTERPRETED: dict[str, Settings] = {
     kernel: {"block_q": 128, "block_k": 64, "chunk": 32, "store": False, "num_warps": 4, "num_stages": 1}
     for kernel in ("attention_forward", "attention_backward_query", "attention_backward_key")
 } | {"attention_backward_weight": {"block_r": 128, "block_c": 64, "num_warps": 4, "num_stages": 1}}
 """The interpreter has no shared memory to fit, and is the faster the fewer the tiles."""
 
 
-def settings(kernel: str, problem: Problem) -> dict[str, int | bool]:
+def settings(kernel: str, problem: Problem) -> Settings:
     """This problem's row of the table."""
+    if problem.chosen is not None:
+        return problem.chosen[kernel]
     if triton_support.interpreted():
         return INTERPRETED[kernel]
     query, key, weight = problem.query, problem.key, problem.weight
@@ -118,15 +128,25 @@ def backward_key(
     rotated: Tensor | None,
 ) -> Launch:
     """Writes ``d_key`` and ``d_value``, of the keys' shape and contiguous."""
-    tensors = {"statistics": statistics, "delta": delta, "d_key": d_key, "d_value": d_value, "rotated": rotated}
+    tensors = {
+        "statistics": statistics,
+        "delta": delta,
+        "d_key": d_key,
+        "d_value": d_value,
+        "rotated": rotated,
+    }
     return _launch("attention_backward_key", problem, tensors, gradient, store=rotated is not None)
 
 
 def _launch(
-    kernel: str, problem: Problem, tensors: dict[str, Tensor | None], gradient: Tensor | None = None, store: bool = False
+    kernel: str,
+    problem: Problem,
+    tensors: dict[str, Tensor | None],
+    gradient: Tensor | None = None,
+    store: bool = False,
 ) -> Launch:
     query, layout, weight = problem.query, problem.layout, problem.weight
-    batch, query_rows, heads, d_head = query.shape
+    batch, query_rows, heads, _ = query.shape
     key_rows = problem.key.shape[1]
     chosen = settings(kernel, problem) | {"store": store}
     options = {name: chosen.pop(name) for name in ("num_warps", "num_stages")}
@@ -135,7 +155,11 @@ def _launch(
         strided["gradient"] = gradient
     arguments: dict[str, Any] = {**strided, **tensors}
     for name, tensor in strided.items():
-        arguments |= {f"{name}_batch": tensor.stride(0), f"{name}_row": tensor.stride(1), f"{name}_head": tensor.stride(2)}
+        arguments |= {
+            f"{name}_batch": tensor.stride(0),
+            f"{name}_row": tensor.stride(1),
+            f"{name}_head": tensor.stride(2),
+        }
     d_pos = 0 if weight is None else weight.shape[-1]
     arguments |= {
         "key_start": problem.key_start,

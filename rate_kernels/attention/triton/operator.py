@@ -14,7 +14,9 @@ from torch import Tensor
 from rate_kernels.attention.triton import launch
 from rate_kernels.segment import SegmentLayout
 
-Inputs = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+Inputs = tuple[
+    Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None
+]
 """query, key, value, weight, content_bias, position_bias, key_start, seed."""
 
 
@@ -53,9 +55,20 @@ def _problem(
 ) -> launch.Problem:
     num_memory, write_memory, cache_len, read_cache = numbers
     layout = SegmentLayout(num_memory, bool(write_memory), cache_len, bool(read_cache))
-    parameters = (x if x is None else x.contiguous() for x in (weight, content_bias, position_bias, key_start))
-    rows = (_rows(x) for x in (query, key, value))
-    return launch.Problem(*rows, *parameters, seed, layout, published, scale, dropout_p)  # type: ignore[call-arg]
+    return launch.Problem(
+        _rows(query),
+        _rows(key),
+        _rows(value),
+        None if weight is None else weight.contiguous(),
+        None if content_bias is None else content_bias.contiguous(),
+        None if position_bias is None else position_bias.contiguous(),
+        None if key_start is None else key_start.contiguous(),
+        seed,
+        layout,
+        published,
+        scale,
+        dropout_p,
+    )
 
 
 def _rows(tensor: Tensor) -> Tensor:
@@ -97,9 +110,7 @@ def _backward(
     tiles = -(-query_rows // launch.settings("attention_backward_query", problem)["block_q"])
     sums = statistics.new_empty((batch * tiles, heads, 2, d_head))
     d_query = d_query if wanted[0] else query.new_empty(query.shape)
-    launch.backward_query(
-        problem, out, statistics, gradient, delta, d_query, d_halves, sums, rotated
-    ).run()
+    launch.backward_query(problem, out, statistics, gradient, delta, d_query, d_halves, sums, rotated).run()
     if for_keys:
         d_key = d_key if wanted[1] else key.new_empty(key.shape)
         d_value = d_value if wanted[2] else key.new_empty(key.shape)

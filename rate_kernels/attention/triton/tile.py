@@ -1,7 +1,7 @@
 """What the attention kernels share: tiles loaded, queries rotated, scores, dropout.
 
-A tile of queries is held as *content* ``q + u`` and *rotated* ``q~`` in two halves, which meet the cosines and the sines
-of the keys' table (the separable form, see ../position.py). Widths are padded to powers of two with zeros.
+A tile of queries is held as *content* ``q + u`` and *rotated* ``q~`` in two halves, which meet the cosines and the
+sines of the keys' table (the separable form, see ../position.py). Widths are padded to powers of two with zeros.
 
 Numbers known at compile time come as one ``static`` argument (launch.py makes it), tensors that go together as the
 named tuples below.
@@ -77,7 +77,7 @@ def load_rows(base, rows, end, stride, columns, WIDTH: tl.constexpr, GUARD: tl.c
     if GUARD:
         inside = ((rows >= 0) & (rows < end))[:, None] & (columns < WIDTH)[None, :]
         tile = tl.load(pointers, mask=inside, other=0.0)
-    elif WIDTH < columns.shape[0]:
+    elif columns.shape[0] > WIDTH:
         tile = tl.load(pointers, mask=(columns < WIDTH)[None, :], other=0.0)
     else:
         tile = tl.load(pointers)
@@ -155,7 +155,9 @@ def rotated_query(query, rows, stride, parameters, lengths, static: tl.constexpr
         tile = biased(tile, parameters.position_bias, dims, static)
         weight = parameters.weight
         to_a = load_rows(weight, dims, static.d_head, 2 * static.half, columns, static.half, True)
-        to_b = load_rows(weight + static.half, dims, static.d_head, 2 * static.half, columns, static.half, True)
+        to_b = load_rows(
+            weight + static.half, dims, static.d_head, 2 * static.half, columns, static.half, True
+        )
         a = add_product(tile, to_a, a, static)
         b = add_product(tile, to_b, b, static)
     positions = rows + lengths.cache_len
@@ -191,7 +193,9 @@ def raw_scores(
     With ``shift="transformer_xl"`` the position term is 0 one key ahead, and the next row's, a whole length farther,
     beyond that; only masked tiles hold keys ahead, from ``ahead_from`` on.
     """
-    scores = add_inner(queries.content, key_tile, tl.zeros([rows.shape[0], keys.shape[0]], static.acc), static)
+    scores = add_inner(
+        queries.content, key_tile, tl.zeros([rows.shape[0], keys.shape[0]], static.acc), static
+    )
     if static.position:
         content_scores = scores
         scores = add_inner(queries.rotated_1, cosine, scores, static)
@@ -216,7 +220,9 @@ def keep(dropout, rows, keys_begin, BLOCK_K: tl.constexpr):
     eighths = (keys_begin // 8 + tl.arange(0, BLOCK_K // 8))[None, :]
     lines = rows[:, None]
     zero = (lines + eighths) * 0
-    a, b, c, d = tl.philox(tl.load(dropout.seed), eighths + zero, lines + zero, dropout.group + zero, zero, ROUNDS)
+    a, b, c, d = tl.philox(
+        tl.load(dropout.seed), eighths + zero, lines + zero, dropout.group + zero, zero, ROUNDS
+    )
     words = tl.join(tl.join(a, c), tl.join(b, d)).reshape([rows.shape[0], BLOCK_K // 2])
     bits = tl.join(words & 0xFFFF, words >> 16).reshape([rows.shape[0], BLOCK_K])
     return bits.to(tl.int32) >= dropout.threshold
@@ -225,4 +231,5 @@ def keep(dropout, rows, keys_begin, BLOCK_K: tl.constexpr):
 @triton.jit
 def dropped(weights, kept, dropout):
     """``weights`` after dropout, or what their gradient becomes before it."""
-    return tl.where(kept, weights * (65536.0 / (65536 - dropout.threshold)), 0.0)
+    scale = 65536.0 / (65536 - dropout.threshold).to(weights.dtype)
+    return tl.where(kept, weights * scale, 0.0)

@@ -32,8 +32,8 @@ class Case:
             **options,
         )
 
-    def run_with_gradients(self, backend: str | None) -> list[Tensor]:
-        out = self.run(backend)
+    def run_with_gradients(self, backend: str | None, **options) -> list[Tensor]:
+        out = self.run(backend, **options)
         weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
         return [out, *torch.autograd.grad((out * weights).sum(), list(self.leaves.values()))]
 
