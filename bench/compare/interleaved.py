@@ -2,7 +2,8 @@
 
 Each pair of processes runs one version each; in every round both time the same case, one right after the other, in
 changing order. What the machine does meanwhile meets both. Several pairs are started one after another, since a
-process keeps for life what its start gave it.
+process keeps for life what its start gave it. On a CPU it is the processor's time that counts, not the wall clock: so
+a slowdown by waiting for something else than the processor is not seen.
 """
 
 from __future__ import annotations

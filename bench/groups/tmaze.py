@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,19 +46,17 @@ def _build(settings: Settings, seed: int, regime: str, found: dict[str, object])
         import gymnasium  # noqa: F401
     except ModuleNotFoundError:
         raise Unavailable("gymnasium is not installed: T-Maze needs it") from None
-    tiny = settings.scale == "tiny"
-    folder = _RUNS / f"{regime}-{seed}" if not tiny else None
-    train_seconds, to_success = _trained(settings, seed, regime, folder, found)
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = Path(scratch) if settings.scale == "tiny" else _RUNS
+        train_seconds, to_success = _trained(settings, seed, regime, runs / f"{regime}-{seed}", found)
     found |= {"train_seconds": train_seconds, "seconds_to_success": to_success}
     return Timed(lambda: None, sample=lambda: train_seconds if to_success is None else to_success)
 
 
 def _trained(
-    settings: Settings, seed: int, regime: str, folder: Path | None, found: dict[str, object]
+    settings: Settings, seed: int, regime: str, folder: Path, found: dict[str, object]
 ) -> tuple[float, float | None]:
     """Trains (or goes on), notes the successes in ``found``; returns seconds of training, and until success."""
-    import tempfile
-
     from rate.presets import PRESETS
     from rate.training import run as training_run
 
@@ -66,10 +65,9 @@ def _trained(
         preset.training, seed=seed, regime=regime, eval_every=_EVERY, device=settings.device.type
     )
     wanted = dataclasses.replace(preset, task="tmaze", training=training, eval_corridor=_TRIED)
-    if folder is None:
+    if settings.scale == "tiny":
         training = dataclasses.replace(training, updates=2, batch_size=4, eval_every=1, eval_episodes=2)
         wanted = dataclasses.replace(wanted, training=training, episodes=20)
-        folder = Path(tempfile.mkdtemp()) / "run"
     goes_on = (folder / "run.json").is_file()
     trainer = training_run.resume(folder) if goes_on else training_run.start(folder, wanted)
     if not trainer.run():

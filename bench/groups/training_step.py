@@ -7,6 +7,7 @@ loss without dropout; compiled and captured variants must give the mean loss of 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator
@@ -25,15 +26,16 @@ _AVERAGED = 6
 
 
 def comparisons(settings: Settings) -> Iterator[Comparison]:
-    """In float32, and on a GPU under bfloat16 autocast too."""
-    batches = {"tiny": (2,), "cpu": (32,), "gpu": (32, 128)}[settings.scale]
+    """In float32; on a GPU then under bfloat16 autocast, and compiled there alone, since compiling takes minutes."""
+    batch = {"tiny": 2, "cpu": 32, "gpu": 128}[settings.scale]
     steps = 4 if settings.scale == "tiny" else 50
-    for batch in batches:
-        for precision in ("float32", "bfloat16") if settings.device.type == "cuda" else ("float32",):
-            bench = _Bench(settings, batch, steps, precision == "bfloat16")
-            size = f"T-Maze script, batch {batch}, {steps} steps"
-            parameters = {"batch": batch, "steps": steps, **TMAZE_SCRIPT}
-            yield Comparison("training-step", size, precision, bench.variants(), parameters, memory=True)
+    size = f"T-Maze script, batch {batch}, {steps} steps"
+    parameters = {"batch": batch, "steps": steps, **TMAZE_SCRIPT}
+    precisions = ("float32", "bfloat16") if settings.device.type == "cuda" else ("float32",)
+    for precision in precisions:
+        here = dataclasses.replace(settings, compiled=settings.compiled and precision == precisions[-1])
+        bench = _Bench(here, batch, steps, precision == "bfloat16")
+        yield Comparison("training-step", size, precision, bench.variants(), parameters, memory=True)
 
 
 class _Bench:

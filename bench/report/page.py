@@ -16,6 +16,7 @@ _CAPTIONS = {
     "length": "Time and memory of attention against length",
     "roofline": "Attention under the measured ceilings",
     "acting": "Time of an environment step against the number of environments",
+    "tmaze": "Success against corridor length, with gradients through memory and as published",
     "replay": "Memory and seconds of a training batch against its segments",
 }
 _INTRODUCTION = """# Benchmarks
@@ -91,7 +92,7 @@ def _machines(results: dict[str, Result]) -> str:
     rows = []
     for what, result in results.items():
         m = result.machine
-        load = " ".join(f"{x:.1f}" for x in m["load"])
+        load = " ".join(f"{x:.1f}" for x in m["load"]) or "not recorded"
         rows.append(
             [what, str(m["commit"]), m["date"], m["torch"], str(m["threads"]), result.settings["dtype"], load]
         )
@@ -105,12 +106,13 @@ def _tmaze(result: Result) -> str:
     rows, corridors = [], []
     for entry in result.entries:
         found = entry.parameters["found"].get(entry.variant, {})
-        if entry.reason or not found:
+        if not found:
             rows.append([entry.variant, entry.size, entry.reason or "-"])
             continue
         corridors = list(found["success"])
-        until, updates = found["seconds_to_success"], found.get("updates_to_success")
+        until, updates = found.get("seconds_to_success"), found.get("updates_to_success")
         when = "not reached" if until is None else f"{until:.0f} s ({updates} updates)"
+        when = when if "seconds_to_success" in found else "not recorded"
         rates = [f"{rate:.2f}" for rate in found["success"].values()]
         rows.append([entry.variant, entry.size, when, f"{found['train_seconds']:.0f} s", *rates])
     header = ["training", "seed", "until success 1.0", "all training", *corridors]

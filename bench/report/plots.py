@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -22,12 +22,13 @@ _Results = dict[str, Result]
 
 def draw(results: _Results, folder: Path, prefix: str) -> dict[str, Path]:
     """Draws what the results allow; returns the picture of every kind drawn."""
-    kinds: dict[str, Callable[[_Results, Any], bool]] = {
+    kinds: dict[str, Callable[[_Results, Figure], bool]] = {
         "speedup": _speedup,
         "length": _length,
         "roofline": _roofline,
         "acting": _acting,
         "replay": _replay,
+        "tmaze": _tmaze,
     }
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {}
@@ -82,7 +83,7 @@ def _lines(entries: list[Entry]) -> dict[str, tuple[list[Entry], str, str]]:
 # --- Speed-ups ------------------------------------------------------------------------------------
 
 
-def _speedup(results: _Results, figure: Any) -> bool:
+def _speedup(results: _Results, figure: Figure) -> bool:
     bars = _bars(results)
     if not bars:
         return False
@@ -151,7 +152,7 @@ def _most(*against: Against) -> float:
 # --- Time and memory against length ---------------------------------------------------------------
 
 
-def _length(results: _Results, figure: Any) -> bool:
+def _length(results: _Results, figure: Figure) -> bool:
     if "attention" not in results:
         return False
     entries = [
@@ -206,7 +207,7 @@ def least_work(entry: Entry, itemsize: int) -> tuple[float, float]:
     return 20.0 * d * pairs, float(forward + rows * (4 * queries + 4 * keys))
 
 
-def _roofline(results: _Results, figure: Any) -> bool:
+def _roofline(results: _Results, figure: Figure) -> bool:
     if "attention" not in results or "ceilings" not in results:
         return False
     bandwidth, rate = ceilings(results["ceilings"])
@@ -272,7 +273,7 @@ def ceilings(result: Result) -> tuple[float, float]:
 # --- Acting and memory replay ---------------------------------------------------------------------
 
 
-def _acting(results: _Results, figure: Any) -> bool:
+def _acting(results: _Results, figure: Figure) -> bool:
     if "acting" not in results:
         return False
     figure.set_size_inches(9.5, 4.3)
@@ -299,7 +300,7 @@ def _acting(results: _Results, figure: Any) -> bool:
     return bool(all_lines)
 
 
-def _replay(results: _Results, figure: Any) -> bool:
+def _replay(results: _Results, figure: Figure) -> bool:
     if "memory-replay" not in results:
         return False
     lines = _lines(results["memory-replay"].entries)
@@ -320,3 +321,30 @@ def _replay(results: _Results, figure: Any) -> bool:
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     figure.suptitle(f"Training through all segments: {_device(results['memory-replay'])}", fontsize=10)
     return bool(lines)
+
+
+def _tmaze(results: _Results, figure: Figure) -> bool:
+    """One line per seed, one colour per way of training."""
+    if "tmaze" not in results:
+        return False
+    figure.set_size_inches(7.0, 3.8)
+    axes, labels = figure.subplots(), set()
+    for entry in results["tmaze"].entries:
+        found = entry.parameters["found"].get(entry.variant)
+        if not found:
+            continue
+        colour = _OURS[0] if entry.ours else _OTHERS[0]
+        label = None if entry.variant in labels else entry.variant
+        labels.add(entry.variant)
+        corridors = [int(corridor) for corridor in found["success"]]
+        rates = list(found["success"].values())
+        axes.plot(corridors, rates, "o-", color=colour, markersize=4, alpha=0.8, label=label)
+    if not labels:
+        return False
+    axes.axvspan(1, 24, color="0.92", zorder=0, label="trained lengths")
+    axes.axhline(0.5, color="0.6", linestyle=":", linewidth=1)
+    axes.set(xscale="log", ylim=(0.35, 1.04), xlabel="corridor length (steps)", ylabel="success rate")
+    axes.set_title("T-Maze: the hint is seen once, at the first step", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower left", frameon=False)
+    return True

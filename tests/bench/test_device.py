@@ -48,7 +48,7 @@ def test_a_part_fits_its_call(part: int, tmp_path: Path) -> None:
     found = stages.stages(part, False, tmp_path)
     assert sum(stage.limit for stage in found) < 9 * 60
     assert len({stage.name for stage in found}) == len(found)
-    assert {stage.name for stage in stages.stages(part, True, tmp_path)} == {stage.name for stage in found}
+    assert {stage.name for stage in found} <= {stage.name for stage in stages.stages(part, True, tmp_path)}
 
 
 def test_pybind11_can_be_had_from_torch(tmp_path: Path) -> None:
