@@ -5,7 +5,9 @@ import torch
 
 from rate_kernels import GateParameters, retention_gate
 from tests import golden
+from tests.conftest import INTERPRETED
 
+pytestmark = pytest.mark.interpreter
 NAMES = [f"{part}_{kind}" for part in ("wq", "wk", "wv", "dense") for kind in ("weight", "bias")]
 
 
@@ -41,7 +43,8 @@ def test_gradcheck(activation, m):
     def run(memory, update, *parameters):
         return retention_gate(memory, update, GateParameters(*parameters), num_heads=2, activation=activation)
 
-    assert torch.autograd.gradcheck(run, (memory, update, *parameters))
+    # The interpreter takes seconds for what a fast check leaves out: a derivative for each of the 300 numbers.
+    assert torch.autograd.gradcheck(run, (memory, update, *parameters), fast_mode=INTERPRETED)
 
 
 def test_compiles_whole():
