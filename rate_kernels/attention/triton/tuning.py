@@ -21,7 +21,7 @@ SIZES: dict[str, list[Sizes]] = {
         LARGEST,
     ],
     "tf32": [{"d_head": 64, "d_pos": 64}, {"d_head": 128, "d_pos": 128}, LARGEST],
-    "float32": [{"d_head": 64, "d_pos": 64}, {"d_head": 128, "d_pos": 128}, LARGEST],
+    "float32": [{"d_head": 64, "d_pos": 64}, LARGEST],
 }
 """The rows that the table has for each architecture and kernel: upper bounds of the sizes that take them."""
 
