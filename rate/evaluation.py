@@ -83,20 +83,22 @@ def evaluate(
     earned, steps = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=np.int64)
     reward: np.ndarray | None = None
     ended = np.zeros(env.num_envs, dtype=bool)
-    while min(len(r) for r in returns) < quota:
+    playing = env.num_envs  # environments that have not played their number
+    while playing:
         action = actor.act(observations.to_model(observation), reward)
         observation, reward, terminated, truncated, info = env.step(actions.to_env(action))
-        fresh = ended  # these took no step: the environment reset them and ignored the action
-        if fresh.any():
+        earned, steps = earned + reward, steps + 1
+        fresh, ended = ended, terminated | truncated
+        if fresh.any():  # these took no step: the environment reset them and ignored the action
             actor.reset(target_return, fresh)
-        earned, steps = np.where(fresh, 0.0, earned + reward), np.where(fresh, 0, steps + 1)
-        ended = (terminated | truncated) & ~fresh
+            earned[fresh], steps[fresh], ended[fresh] = 0.0, 0, False
         for i in np.flatnonzero(ended):
             if len(returns[i]) < quota:
                 returns[i].append(float(earned[i]))
                 lengths[i].append(int(steps[i]))
                 if "success" in info:
                     successes[i].append(bool(info["success"][i]))
+                playing -= len(returns[i]) == quota
     reported = all(len(s) == quota for s in successes)
     return Evaluation(
         np.array(returns).ravel(),

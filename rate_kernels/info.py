@@ -25,6 +25,7 @@ OPERATIONS = {
     "retention_gate": "rate_kernels.gate.api",
     "pack_segment": "rate_kernels.recurrence.api",
     "roll_cache": "rate_kernels.recurrence.api",
+    "SegmentRecurrence": "rate_kernels.recurrence.engine.api",
 }
 """Every operation, and the module whose ``obstacles(device)`` says why each of its backends cannot run."""
 

@@ -67,7 +67,9 @@ class Actor:
         if model.config.shift == "signed":
             self._reader = TokenReader(model, batch_size, backend)
         else:
-            logger.info("acting reads the running segment again at every step: shift is %s", model.config.shift)
+            logger.info(
+                "acting reads the running segment again at every step: shift is %s", model.config.shift
+            )
             self._reader = SegmentReader(model, batch_size, backend)
         self.backend = self._reader.backend
         kinds = {"vector": torch.float32, "image": torch.uint8, "discrete": torch.int64}
@@ -169,7 +171,9 @@ class Actor:
         return f"an actor of {self.batch_size} environments that reads {how}"
 
     def _checked_observation(self, observation: Any) -> Tensor:
-        observed = observation if isinstance(observation, Tensor) else torch.as_tensor(np.asarray(observation))
+        observed = (
+            observation if isinstance(observation, Tensor) else torch.as_tensor(np.asarray(observation))
+        )
         expected = (self.batch_size, *self.config.observation_shape)
         if observed.shape != expected:
             raise ValueError(f"observation must be {list(expected)}, got {list(observed.shape)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -21,9 +21,9 @@ def recurrence_shape(config: RateConfig) -> RecurrenceShape:
     """
     if config.shift != "signed":
         raise ValueError(f"shift must be signed to act token by token, got {config.shift}")
-    block = config.block
+    block: str = config.block
     if block == "published" and config.gating:
-        block = "published_gated"  # type: ignore[assignment]
+        block = "published_gated"
     vector = config.observation == "vector"
     return RecurrenceShape(
         d_model=config.d_model,
@@ -55,7 +55,7 @@ def recurrence_parameters(model: RATE) -> dict[str, Tensor]:
     config = model.config
     found: dict[str, Tensor] = {"content_bias": model.content_bias, "position_bias": model.position_bias}
 
-    def linear(name: str, layer: nn.Module, weight: str = "_weight", bias: str = "_bias") -> None:
+    def linear(name: str, layer: Any, weight: str = "_weight", bias: str = "_bias") -> None:
         for suffix, tensor in ((weight, layer.weight), (bias, layer.bias)):
             if isinstance(tensor, Tensor):
                 found[name + suffix] = tensor
@@ -68,29 +68,32 @@ def recurrence_parameters(model: RATE) -> dict[str, Tensor]:
         for part in ("query", "key", "value", "output"):
             linear(f"gate_{part}", getattr(model.gate, part))
     linear("return", model.return_encoder)
-    observe = model.observation_encoder
+    observe: Any = model.observation_encoder
+    act: Any = model.action_encoder
+    head: Any = model.head
     if config.observation == "vector":
-        linear("observation", observe.linear)  # type: ignore[arg-type]
+        linear("observation", observe.linear)
         if config.normalize_observations:
-            found |= {"observation_mean": observe.mean, "observation_std": observe.std}  # type: ignore[dict-item]
+            found |= {"observation_mean": observe.mean, "observation_std": observe.std}
     elif config.observation == "discrete":
-        found["observation_weight"] = observe.embedding.weight  # type: ignore[assignment, union-attr]
+        found["observation_weight"] = observe.embedding.weight
     if config.action == "continuous":
-        linear("action", model.action_encoder.linear)  # type: ignore[arg-type]
-        linear("head", model.head.linear)  # type: ignore[arg-type]
+        linear("action", act.linear)
+        linear("head", head.linear)
     else:
-        found["action_weight"] = model.action_encoder.embedding.weight  # type: ignore[assignment, union-attr]
-        found["head_weight"] = model.head.weight  # type: ignore[assignment]
+        found["action_weight"] = act.embedding.weight
+        found["head_weight"] = head.weight
+    layer: Any
     for index, layer in enumerate(model.layers):
         prefix = f"layers.{index}."
         for name in ("attention_norm", "inner_norm", "feed_forward_norm"):
             if hasattr(layer, name):
                 linear(prefix + name, getattr(layer, name))
         for name in ("qkv", "position", "output"):
-            found[prefix + name] = getattr(layer.attention, name).weight  # type: ignore[union-attr]
+            found[prefix + name] = getattr(layer.attention, name).weight
         if config.d_inner:
-            linear(f"{prefix}feed_forward_in", layer.feed_forward[0], weight="")  # type: ignore[index]
-            linear(f"{prefix}feed_forward_out", layer.feed_forward[3], weight="")  # type: ignore[index]
+            linear(f"{prefix}feed_forward_in", layer.feed_forward[0], weight="")
+            linear(f"{prefix}feed_forward_out", layer.feed_forward[3], weight="")
         if config.gating:
             for name in ("attention", "feed_forward"):
                 unit = getattr(layer, f"{name}_gate")

@@ -34,9 +34,7 @@ class SegmentReader:
         config = model.config
         steps = config.segment_length
         observed = {"vector": torch.float32, "image": torch.uint8, "discrete": torch.int64}
-        self._observations = self._zeros(
-            steps, *config.observation_shape, dtype=observed[config.observation]
-        )
+        self._observations = self._zeros(steps, *config.observation_shape, dtype=observed[config.observation])
         if config.action == "discrete":
             self._actions = self._zeros(steps, dtype=torch.int64)
         else:

@@ -42,8 +42,12 @@ class TokenReader:
             self.encoder.to(self.engine.dtype)
         self.segment_length, self.write_last_action = config.segment_length, config.write_last_action
         self.position = np.zeros(batch_size, dtype=np.int64)  # steps of the running segment already acted
-        shape, dtype = ((), torch.int64) if config.action == "discrete" else ((config.action_size,), torch.float32)
-        self.actions = torch.zeros(batch_size, *shape, dtype=dtype, device=self.engine.device)  # of the last step
+        shape, dtype = (
+            ((), torch.int64) if config.action == "discrete" else ((config.action_size,), torch.float32)
+        )
+        self.actions = torch.zeros(
+            batch_size, *shape, dtype=dtype, device=self.engine.device
+        )  # of the last step
         self._one = torch.ones(batch_size, dtype=torch.int64)
 
     def reset(self, mask: np.ndarray) -> None:
@@ -77,7 +81,8 @@ class TokenReader:
         """Memory and cache that the running segment of ``env`` started with."""
         memory = self.engine.memory()
         return SegmentState(
-            None if memory is None else memory[env : env + 1], [layer[None] for layer in self.engine.cache(env)]
+            None if memory is None else memory[env : env + 1],
+            [layer[None] for layer in self.engine.cache(env)],
         )
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -26,6 +26,7 @@ def test_every_operation_has_a_reference_and_a_state_per_backend():
         "retention_gate",
         "pack_segment",
         "roll_cache",
+        "SegmentRecurrence",
     }
     for found in data["backends"]["cpu"].values():
         assert found["reference"] is None

@@ -93,8 +93,7 @@ class SegmentRecurrence:
             self._engine = cuda.CudaEngine(shape, parameters, batch_size, weights=weights or first.dtype)
         else:
             self._engine = native.NativeEngine(shape, parameters, batch_size)
-        self._parameters = {name: x.detach() for name, x in parameters.items()}
-        self._checksum: int | None = None
+        self._checksum = _checksum(parameters)  # now: the caller's own tensors may change
         self._everyone = torch.ones(batch_size, dtype=torch.bool)
         self._nothing = torch.zeros(batch_size, dtype=torch.int64)
 
@@ -207,7 +206,7 @@ class SegmentRecurrence:
 
     def state_bytes(self) -> bytes:
         """Everything that acting on needs but the parameters: for another process, or another backend."""
-        return state.to_bytes(self._engine.state, self.shape, self._parameter_checksum())
+        return state.to_bytes(self._engine.state, self.shape, self._checksum)
 
     @torch.no_grad()
     def load_state_bytes(self, data: bytes) -> None:
@@ -217,16 +216,7 @@ class SegmentRecurrence:
             ValueError: the bytes are damaged or of another model, dtype or number of environments; nothing has
                 changed then.
         """
-        state.load_bytes(data, self._engine.state, self.shape, self._parameter_checksum())
-
-    def _parameter_checksum(self) -> int:
-        if self._checksum is None:
-            checksum = 0
-            for name in sorted(self._parameters):
-                values = self._parameters[name].cpu().contiguous().view(-1).view(torch.uint8)
-                checksum = zlib.crc32(values.numpy(), checksum)
-            self._checksum = checksum
-        return self._checksum
+        state.load_bytes(data, self._engine.state, self.shape, self._checksum)
 
     def _checked(self, values: Tensor, name: str, dtype: torch.dtype) -> Tensor:
         if values.shape != (self.batch_size,) or values.dtype != dtype or values.device.type != "cpu":
@@ -235,3 +225,11 @@ class SegmentRecurrence:
                 f"got {values.dtype} {list(values.shape)} on {values.device}"
             )
         return values.contiguous()
+
+
+def _checksum(parameters: Mapping[str, Tensor]) -> int:
+    checksum = 0
+    for name in sorted(parameters):
+        values = parameters[name].detach().cpu().contiguous().view(-1).view(torch.uint8)
+        checksum = zlib.crc32(values.numpy().data, checksum)
+    return checksum

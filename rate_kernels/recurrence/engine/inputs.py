@@ -113,7 +113,9 @@ def check_values(tokens: TokenInput, shape: RecurrenceShape, held: Tensor, count
             elif tensor.is_floating_point():
                 note(has & ~tensor.reshape(len(count), -1).isfinite().all(1), kind, "is not finite")
             else:
-                note(has & ((tensor < 0) | (tensor >= sizes[kind])), kind, f"is not in 0 .. {sizes[kind] - 1}")
+                note(
+                    has & ((tensor < 0) | (tensor >= sizes[kind])), kind, f"is not in 0 .. {sizes[kind] - 1}"
+                )
     if found:
         env, kind, what = min(found)
         raise refused(kind, env, what)

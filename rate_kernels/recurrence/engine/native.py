@@ -87,7 +87,10 @@ def state_block(shape: RecurrenceShape, batch: int, device: torch.device) -> tup
     )
     counters = block.view(torch.int32)
     state = EngineState(
-        *(counters[:, index] for index in range(4)),
+        counters[:, 0],
+        counters[:, 1],
+        counters[:, 2],
+        counters[:, 3],
         block.as_strided((batch, shape.num_memory, shape.d_model), (stride, d, 1), places["memory"]),
         keys,
         layers("values", (slots, heads, d_head), (hs, slots * hs, 1)),

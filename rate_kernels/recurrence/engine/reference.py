@@ -30,11 +30,15 @@ class ReferenceEngine:
         like = self.p["content_bias"]
         d, slots, heads = shape.d_model, shape.slots, (shape.num_heads, shape.d_head)
         layers = range(shape.num_layers)
+
+        def counter(dtype: torch.dtype) -> Tensor:
+            return torch.zeros(batch_size, dtype=dtype, device=like.device)
+
         self.state = EngineState(
-            *(
-                torch.zeros(batch_size, dtype=dtype, device=like.device)
-                for dtype in (torch.int64, torch.int64, torch.bool, torch.bool)
-            ),
+            counter(torch.int64),
+            counter(torch.int64),
+            counter(torch.bool),
+            counter(torch.bool),
             like.new_zeros(batch_size, shape.num_memory, d),
             [like.new_zeros(batch_size, slots, *heads) for _ in layers],
             [like.new_zeros(batch_size, slots, *heads) for _ in layers],
@@ -68,7 +72,9 @@ class ReferenceEngine:
         new = number < count[:, None]
         first = (shape.cache_len + shape.num_memory + state.tokens)[:, None]
         hidden = self._run(
-            self._embed(tokens, state.tokens[:, None] + number, new), torch.where(new, first + number, -1), None
+            self._embed(tokens, state.tokens[:, None] + number, new),
+            torch.where(new, first + number, -1),
+            None,
         )
         state.tokens += count
         last = hidden[torch.arange(len(count), device=count.device), (count - 1).clamp(min=0)]
@@ -205,7 +211,10 @@ class ReferenceEngine:
         return F.layer_norm(x, (self.shape.d_model,), self.p[f"{prefix}_weight"], self.p[f"{prefix}_bias"])
 
     def _feed_forward(self, x: Tensor, index: int) -> Tensor:
-        p = {name: self.p[f"layers.{index}.feed_forward_{name}"] for name in ("in", "in_bias", "out", "out_bias")}
+        p = {
+            name: self.p[f"layers.{index}.feed_forward_{name}"]
+            for name in ("in", "in_bias", "out", "out_bias")
+        }
         return F.linear(F.relu(F.linear(x, p["in"], p["in_bias"])), p["out"], p["out_bias"])
 
     def _unit(self, stream: Tensor, update: Tensor, index: int, name: str) -> Tensor:

@@ -114,7 +114,9 @@ def load_bytes(data: bytes, state: EngineState, shape: RecurrenceShape, checksum
         raise ValueError("state must be of this model, got that of one with other parameters")
     body = data[start + length :]
     rows = slice(meta["first"], meta["stop"])
-    sizes = [x.numel() * x.element_size() for x in (state.memory, *(slots_of(x)[:, rows] for x in state.layers()))]
+    sizes = [
+        x.numel() * x.element_size() for x in (state.memory, *(slots_of(x)[:, rows] for x in state.layers()))
+    ]
     if len(body) != 16 * batch + sum(sizes) or zlib.crc32(body) != meta["checksum"]:
         raise ValueError("state is damaged: its numbers are not those that were saved")
     counters = np.frombuffer(body, "<i4", 4 * batch).reshape(4, batch)

@@ -18,7 +18,12 @@ MODELS = {
     "memory": {"segment_length": 3},
     "cache": {"segment_length": 3, "cache_len": 14, "read_cache": True},
     "continuous": {"action": "continuous", "action_scale": 2.0},
-    "published": {"block": "published", "cache_len": 5, "shift": "transformer_xl", "write_last_action": False},
+    "published": {
+        "block": "published",
+        "cache_len": 5,
+        "shift": "transformer_xl",
+        "write_last_action": False,
+    },
 }
 BATCH = 3
 
@@ -115,13 +120,19 @@ def test_bytes_that_do_not_fit_are_refused_and_change_nothing(name, change, mess
 
 def test_bytes_of_others_are_refused():
     data = _started(_model("memory")).state_bytes()
-    with pytest.raises(ValueError, match="state must be of this model, got that of one with other parameters"):
+    with pytest.raises(
+        ValueError, match="state must be of this model, got that of one with other parameters"
+    ):
         _model("memory", seed=1).actor(BATCH).load_state_bytes(data)
     with pytest.raises(ValueError, match="state must be of a model with cache_len 14, got 0"):
         _model("cache").actor(BATCH).load_state_bytes(data)
-    with pytest.raises(ValueError, match="actor of 2 environments that reads tokens, got that of an actor of 3"):
+    with pytest.raises(
+        ValueError, match="actor of 2 environments that reads tokens, got that of an actor of 3"
+    ):
         _model("memory").actor(2).load_state_bytes(data)
-    with pytest.raises(ValueError, match="reads segments, got that of an actor of 3 environments that reads tokens"):
+    with pytest.raises(
+        ValueError, match="reads segments, got that of an actor of 3 environments that reads tokens"
+    ):
         _model("published").actor(BATCH).load_state_bytes(data)
     with pytest.raises(ValueError, match="state must have dtype float64, got float32"):
         _model("memory", dtype=torch.float64).actor(BATCH).load_state_bytes(data)
@@ -145,6 +156,7 @@ def test_a_trained_model_needs_a_new_actor():
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1)
+    actors[1].load_state_bytes(actors[1].state_bytes())  # still of the same parameters
     assert torch.equal(actors[1]._reader.read(*given), before)
     new = model.actor(BATCH)
     new.reset(1.0)

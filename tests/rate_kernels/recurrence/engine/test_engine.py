@@ -42,7 +42,9 @@ def tokens(batch, seed=0, continuous=False):
     return TokenInput(
         torch.randn(batch, generator=generator),
         torch.randn(batch, 4, generator=generator),
-        torch.randn(batch, 5, generator=generator) if continuous else torch.randint(5, (batch,), generator=generator),
+        torch.randn(batch, 5, generator=generator)
+        if continuous
+        else torch.randint(5, (batch,), generator=generator),
     )
 
 
@@ -58,7 +60,8 @@ def test_the_rule_of_who_sees_whom_is_the_layouts():
     places = extension._extension().engine_visible_slots
     for memory, cache_len, read_cache in itertools.product((0, 2), (0, 5), (False, True)):
         shape = RecurrenceShape(
-            **SHAPE | {"num_memory": memory, "cache_len": cache_len, "read_cache": read_cache, "gate_heads": 0}
+            **SHAPE
+            | {"num_memory": memory, "cache_len": cache_len, "read_cache": read_cache, "gate_heads": 0}
         )
         numbers = native.numbers(shape)
         for held, cached in itertools.product((1, 8, 9), range(cache_len + 1)):
@@ -71,7 +74,7 @@ def test_the_rule_of_who_sees_whom_is_the_layouts():
 
 
 def wander(e, steps, seed=0):
-    """Environments at random places: 0 to 3 tokens at a time, segments that end early, resets. All outputs, in order."""
+    """Environments at random places: 0 to 3 tokens at a time, segments that end early, resets. Gives all outputs."""
     generator = torch.Generator().manual_seed(seed)
     batch, most = e.batch_size, e.shape.segment_tokens
     e.reset()
@@ -201,7 +204,9 @@ def test_environments_without_tokens_keep_every_bit(backend):
 
 
 def changed(given, **values):
-    return TokenInput(**{name: getattr(given, name) for name in ("returns", "observations", "actions")} | values)
+    return TokenInput(
+        **{name: getattr(given, name) for name in ("returns", "observations", "actions")} | values
+    )
 
 
 def poisoned(tensor, env, value):
@@ -228,7 +233,9 @@ def test_bad_values_name_the_environment_and_change_nothing(backend, change, mes
     e.reset()
     e.step(torch.tensor([3, 2, 0]), given)
     before = e.state_bytes()
-    count = torch.tensor([0, 1, 2])  # the first is not concerned, the second gives an action, the third both others
+    count = torch.tensor(
+        [0, 1, 2]
+    )  # the first is not concerned, the second gives an action, the third both others
     with pytest.raises(ValueError, match=message):
         e.step(count, change(given))
     with pytest.raises(ValueError, match=message):
@@ -306,5 +313,7 @@ def test_parameters_are_checked():
         SegmentRecurrence(shape, good | {"memory": torch.zeros(4, 24)}, 1)
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         SegmentRecurrence(shape, good, 0)
-    with pytest.raises(BackendUnavailable, match="it computes in float32, the parameters are torch.float64"):
+    with pytest.raises(
+        BackendUnavailable, match=r"it computes in float32, the parameters are torch\.float64"
+    ):
         SegmentRecurrence(shape, {k: v.double() for k, v in good.items()}, 1, backend="native")
