@@ -179,6 +179,8 @@ def _version(package: str) -> str | None:
 
 
 def _commit(root: Path) -> str | None:
+    """What git says, or BENCH_COMMIT where a copy of the sources has no repository."""
+    said = os.environ.get("BENCH_COMMIT") or None
     try:
         told = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--exclude=*"],
@@ -187,8 +189,8 @@ def _commit(root: Path) -> str | None:
             cwd=root,
         )
     except OSError:  # no git
-        return None
-    return told.stdout.strip() or None
+        return said
+    return told.stdout.strip() or said
 
 
 def _cpu() -> str:

@@ -11,6 +11,8 @@
 # of its time is recorded and the next one runs. Per call, $OUT (default ./device-results) gets partN.json (stages and all
 # results; `python -m bench report --add` takes it) and partN.log. The exit status is 1 if any stage failed.
 #
+# Where the sources are a copy without a repository, BENCH_COMMIT names the commit that the results are recorded for.
+#
 # --dry-run runs every stage on the CPU in tiny sizes, in a minute or two.
 set -uo pipefail
 cd "$(dirname "$0")/../.."

@@ -16,6 +16,7 @@ GROUPS = {
     "overhead": "the host's microseconds per call",
     "training-step": "forward, loss and backward of a whole model",
     "acting": "one environment step, from one environment to many",
+    "long-episode": "one environment step at the beginning of an episode and 99,000 steps later",
     "memory-replay": "a training batch of many segments: seconds and memory, with and without memory replay",
     "tmaze": "training T-Maze to success 1.0, and success at longer corridors; takes many minutes",
 }
