@@ -93,8 +93,13 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm().clamp(min=1e-6))
 
 
-def worst_error(engine, shape: RecurrenceShape, parameters, batch: int, steps: int, seed: int) -> float:  # type: ignore[no-untyped-def]
+def worst_error(  # type: ignore[no-untyped-def]
+    engine, shape: RecurrenceShape, parameters, batch: int, steps: int, seed: int, disturbance: float = 1.0
+) -> float:
     """Drives ``engine`` beside the reference: steps of 0 to 3 tokens, segments ended early and late, resets.
+
+    Args:
+        disturbance: scales how often segments end early and environments are reset.
 
     Returns:
         the largest relative error of hidden states, predictions, memory and cache. Counters must be equal.
@@ -119,11 +124,13 @@ def worst_error(engine, shape: RecurrenceShape, parameters, batch: int, steps: i
     both("reset", torch.ones(batch, dtype=torch.bool))
     for _ in range(steps):
         full = reference.state.tokens > shape.segment_tokens - 3
-        ends = torch.tensor([rng.random() < (0.5 if is_full else 0.08) for is_full in full.tolist()])
+        ends = torch.tensor(
+            [rng.random() < (0.5 if is_full else 0.08 * disturbance) for is_full in full.tolist()]
+        )
         if ends.any():
             count = torch.where(ends, some([0, 1, 2, 3]), 0)
             both("end_segment", ends, count, tokens=random_tokens(shape, batch, generator))
-        if rng.random() < 0.1:
+        if rng.random() < 0.1 * disturbance:
             both("reset", torch.tensor([rng.random() < 0.3 for _ in range(batch)]))
         tokens = random_tokens(shape, batch, generator)
         if rng.random() < 0.2:
