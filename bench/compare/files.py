@@ -53,12 +53,10 @@ def _verdicts(old: _Comparison, new: _Comparison, min_effect: float) -> list[Ver
     found = []
     for name in sorted(name for name in common if old.entries[name].ours):
         before, after = (_relative(side, name, baselines) for side in (old, new))
-        middle = sorted(before)[len(before) // 2]
         entry = new.entries[name]
         case = f"{entry.size}, {entry.mode}, {name}"
-        # Both files' rounds are samples: the spread of the old one widens the interval as well.
-        ratios = [[value / middle for value in after]]
-        ratios += [[sorted(after)[len(after) // 2] / value for value in before]]
+        # Every new round over every old one: drawing rows and columns draws rounds of both files.
+        ratios = [[value / other for other in before] for value in after]
         found.append(judge(case, ratios, min_effect))
     return found
 
