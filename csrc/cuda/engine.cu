@@ -63,7 +63,6 @@ __device__ void finish(const EnginePlan& plan, const EngineCall& call, int32_t k
     }
 }
 
-template <typename Weight>
 __global__ void __launch_bounds__(kMaxThreads)
     advance(const __grid_constant__ EnginePlan plan, const __grid_constant__ EngineCall call) {
     const int32_t key = call.checked ? call.report[0] : block_problem(plan, call, threadIdx.x, blockDim.x);
@@ -73,10 +72,10 @@ __global__ void __launch_bounds__(kMaxThreads)
         const int tiles = place_rows(plan, call, envs);
         float* scratch = call.scratch + blockIdx.x * plan.scratch_stride;
         const int64_t places = int64_t{plan.tiles} * kTile;
-        const Work<Weight> work{
+        const Work work{
             plan,
             call,
-            static_cast<const Weight*>(call.model),
+            {call.model, call.bfloat16 != 0},
             plan.shared.stream < 0 ? scratch : shared_floats() + plan.shared.stream,
             plan.shared.query < 0 ? scratch + places * plan.parameters.d : shared_floats() + plan.shared.query,
             scratch + plan.scratch_gate,
@@ -108,14 +107,13 @@ __global__ void __launch_bounds__(kMaxThreads)
     if (threadIdx.x == 0 && key != kNoProblem) atomicMin(call.report, key);
 }
 
-template <typename Weight>
 __global__ void __launch_bounds__(kMaxThreads)
     reset_memory(const __grid_constant__ EnginePlan plan, const __grid_constant__ EngineCall call) {
     const int env = static_cast<int>(blockIdx.x);
     if (!call.mask[env]) return;
     float* memory = call.state + env * plan.state.stride + plan.state.memory;
-    const Weight* from = static_cast<const Weight*>(call.model) + plan.parameters.model.memory.offset;
-    for_each(int64_t{plan.shape.num_memory} * plan.parameters.d, [&](int64_t i) { memory[i] = number(from + i); });
+    const Parameters from = Parameters{call.model, call.bfloat16 != 0} + plan.parameters.model.memory.offset;
+    for_each(int64_t{plan.shape.num_memory} * plan.parameters.d, [&](int64_t i) { memory[i] = from[i]; });
     int32_t* counters = const_cast<int32_t*>(counters_of(plan, call, env));
     for_each(kCounters, [&](int64_t i) { counters[i] = i == kReady; });
 }
@@ -131,7 +129,6 @@ int32_t attribute(cudaDeviceAttr which) {
 
 struct CudaEngine::Plans {
     EnginePlan step, end;
-    bool bfloat16;
     EngineCall memory;
 
     void run(const EnginePlan& plan, const TokenInput& input, const TokenOutput& output, const bool* mask,
@@ -150,8 +147,7 @@ struct CudaEngine::Plans {
             const int64_t blocks = std::min<int64_t>((numbers + threads - 1) / threads, 512);
             launch("engine: check", check, dim3(static_cast<unsigned>(blocks)), threads, shared, stream, plan, call);
         }
-        launch("engine", bfloat16 ? advance<Bfloat16> : advance<float>, dim3(static_cast<unsigned>(plan.blocks)),
-               threads, shared, stream, plan, call);
+        launch("engine", advance, dim3(static_cast<unsigned>(plan.blocks)), threads, shared, stream, plan, call);
     }
 };
 
@@ -165,10 +161,9 @@ CudaEngine::CudaEngine(const EngineShape& shape, bool bfloat16, int32_t batch, i
     plans_ = std::make_unique<Plans>();
     plans_->step = plan_engine(shape, batch, false, processors, limit, threads);
     plans_->end = plan_engine(shape, batch, true, processors, limit, threads);
-    plans_->bfloat16 = bfloat16;
     plans_->memory = {};
-    for (const void* kernel : {reinterpret_cast<const void*>(advance<float>),
-                               reinterpret_cast<const void*>(advance<Bfloat16>), reinterpret_cast<const void*>(check)}) {
+    plans_->memory.bfloat16 = bfloat16;
+    for (const void* kernel : {reinterpret_cast<const void*>(advance), reinterpret_cast<const void*>(check)}) {
         check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit),
                    "cudaFuncSetAttribute");
     }
@@ -198,7 +193,7 @@ void CudaEngine::fill_angles(float* on_the_host) const {
 }
 
 void CudaEngine::attach(const CudaEngineMemory& memory) {
-    plans_->memory.model = memory.parameters;
+    plans_->memory.model = static_cast<const char*>(memory.parameters);
     plans_->memory.state = memory.state;
     plans_->memory.angles = memory.angles;
     plans_->memory.scratch = memory.scratch;
@@ -217,8 +212,7 @@ void CudaEngine::reset(const bool* mask, void* stream) const {
     EngineCall call = plans_->memory;
     call.mask = mask;
     const dim3 blocks(static_cast<unsigned>(plans_->step.batch));
-    launch("engine: reset", plans_->bfloat16 ? reset_memory<Bfloat16> : reset_memory<float>, blocks, 128, 0, stream,
-           plans_->step, call);
+    launch("engine: reset", reset_memory, blocks, 128, 0, stream, plans_->step, call);
 }
 
 Refusal CudaEngine::refusal(int32_t report) { return refusal_of(report); }

@@ -21,8 +21,7 @@ __device__ inline KeyRange range_of(const EnginePlan& plan, const Row& row) {
 }
 
 // [q + u; rotated (q + v) W] of every tile and head, rows innermost, times log2(e) / sqrt(d_head).
-template <typename Weight>
-__device__ inline void prepare_queries(const Work<Weight>& work, int layer, int first_tile, int tiles,
+__device__ inline void prepare_queries(const Work& work, int layer, int first_tile, int tiles,
                                        int first_place) {
     const EnginePlan& plan = work.plan;
     const ParameterLayout& p = plan.parameters;
@@ -30,10 +29,10 @@ __device__ inline void prepare_queries(const Work<Weight>& work, int layer, int 
     const int places = tiles * kTile;
     for_each_column(places, p.heads, [&](int place, int column) {
         work.input(first_place + place)[column] = work.query[(first_tile * kTile + place) * p.heads + column] +
-                                                  number(work.model + p.model.position_bias.offset + column);
+                                                  work.model[p.model.position_bias.offset + column];
     });
     __syncthreads();
-    const Weight* weights = work.layer_weights(layer) + p.layer.position.offset;
+    const Parameters weights = work.layer_weights(layer) + p.layer.position.offset;
     const Partial turned = work.product({weights, d_head, p.d, p.d, heads, d_head * p.d, hs}, places, first_place);
     __syncthreads();
     float* out = shared_floats() + plan.shared.queries;
@@ -43,7 +42,7 @@ __device__ inline void prepare_queries(const Work<Weight>& work, int layer, int 
         const int x = i / kTile, r = i % kTile, head = part % heads, place = part / heads * kTile + r;
         float* to = out + part * width * kTile + r;
         if (x < d_head) {
-            const float content = number(work.model + p.model.content_bias.offset + head * hs + x);
+            const float content = work.model[p.model.content_bias.offset + head * hs + x];
             to[x * kTile] = (work.query[(first_tile * kTile + place) * p.heads + head * hs + x] + content) * scale;
             return;
         }
@@ -148,8 +147,7 @@ __device__ inline void attend(const EnginePlan& plan, const float* keys, const f
 
 // Rows of `tiles` tiles; what they read, [H hs], becomes the input's rows from first_place on. Keys and values of all
 // rows have been stored. The caller syncs before the input is read.
-template <typename Weight>
-__device__ inline void attention(const Work<Weight>& work, int layer, int first_tile, int tiles, int first_place) {
+__device__ inline void attention(const Work& work, int layer, int first_tile, int tiles, int first_place) {
     const EnginePlan& plan = work.plan;
     const int heads = plan.shape.num_heads, hs = plan.parameters.head_stride, d_head = plan.shape.d_head;
     const int width = d_head + plan.shape.d_model, record = kTile * (hs + 2);

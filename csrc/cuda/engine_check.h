@@ -1,7 +1,7 @@
 // Which call is refused, and why: decided on the device, before anything is changed.
 //
-// The report is two int32. The first is a key: none, or env * 64 + (kind + 1) * 8 + problem; the smallest is the call's.
-// The second counts the blocks that have finished, and is 0 between launches.
+// The report is two int32. The first is a key: none, or env * 64 + (kind + 1) * 8 + problem, and the smallest is the
+// call's. The second counts the blocks that have finished, and is 0 between launches.
 
 #pragma once
 

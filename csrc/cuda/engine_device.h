@@ -10,10 +10,6 @@
 
 namespace rate {
 
-struct Bfloat16 {
-    uint16_t bits;
-};
-
 extern __shared__ float4 engine_shared[];
 __device__ inline float* shared_floats() { return reinterpret_cast<float*>(engine_shared); }
 
@@ -37,8 +33,20 @@ __device__ inline float bits_to_float(uint32_t bits) {
     memcpy(&value, &bits, sizeof(value));
     return value;
 }
-__device__ inline float number(const float* at) { return *at; }
-__device__ inline float number(const Bfloat16* at) { return bits_to_float(static_cast<uint32_t>(at->bits) << 16); }
+// The parameter block, or a place in it. Its type is known when it runs: one kernel for both takes half the time to
+// compile, and outside of products a branch that all threads take alike costs nothing.
+struct Parameters {
+    const char* at;
+    bool bfloat16;  // or float32
+
+    __device__ float operator[](int64_t i) const {
+        if (!bfloat16) return reinterpret_cast<const float*>(at)[i];
+        return bits_to_float(static_cast<uint32_t>(reinterpret_cast<const uint16_t*>(at)[i]) << 16);
+    }
+    __device__ Parameters operator+(int64_t elements) const {
+        return {at + elements * (bfloat16 ? 2 : 4), bfloat16};
+    }
+};
 
 // Sixteen bytes of weights, which no kernel writes.
 __device__ inline uint4 load16(const void* at) { return __ldg(static_cast<const uint4*>(at)); }
@@ -91,9 +99,8 @@ __device__ inline void multiply_tile(float (&sum)[4], const uint32_t (&a)[4], ui
 // --- Products --------------------------------------------------------------------------------------------------------
 
 // One [k][n] matrix, or several side by side in the result, each with its own part of the input's row.
-template <typename Weight>
 struct Matrix {
-    const Weight* at;
+    Parameters at;
     int k, n, stride;
     int groups = 1, group_step = 0, input_step = 0;
 
@@ -114,13 +121,14 @@ struct Partial {
     }
 };
 
-__device__ inline void warp_product(const Matrix<Bfloat16>& matrix, int group, int column0, int first, int stop,
+__device__ inline void warp_product_bfloat16(const Matrix& matrix, int group, int column0, int first, int stop,
                                     const float* input, int input_stride, float* out, int places) {
     const int g = lane_id() >> 2, t = lane_id() & 3;
     // A lane loads eight columns at once, and gives the tensor core one of them at a time: tile j is made of the
     // columns column0 + 8 i + j, i = 0 .. 7.
     const int column = column0 + 8 * g;
-    const Bfloat16* weights = matrix.at + static_cast<int64_t>(group) * matrix.group_step + column;
+    const uint16_t* weights = reinterpret_cast<const uint16_t*>(matrix.at.at) +
+                              static_cast<int64_t>(group) * matrix.group_step + column;
     const float* low_row = input + group * matrix.input_step + g * input_stride + 2 * t;
     const float* high_row = low_row + 8 * input_stride;
     float sum[8][4] = {};
@@ -174,10 +182,11 @@ __device__ inline void warp_product(const Matrix<Bfloat16>& matrix, int group, i
 }
 
 template <int capacity>
-__device__ inline void warp_product_float(const Matrix<float>& matrix, int group, int column0, int first, int stop,
+__device__ inline void warp_product_float(const Matrix& matrix, int group, int column0, int first, int stop,
                                           const float* input, int input_stride, float* out, int places) {
     const int half = lane_id() >> 4, column = column0 + 4 * (lane_id() & 15);
-    const float* weights = matrix.at + static_cast<int64_t>(group) * matrix.group_step + column;
+    const float* weights =
+        reinterpret_cast<const float*>(matrix.at.at) + static_cast<int64_t>(group) * matrix.group_step + column;
     const float* rows = input + group * matrix.input_step;
     float sum[capacity][4] = {};
     for (int step = first; step < stop; ++step) {
@@ -215,9 +224,11 @@ __device__ inline void warp_product_float(const Matrix<float>& matrix, int group
     }
 }
 
-__device__ inline void warp_product(const Matrix<float>& matrix, int group, int column0, int first, int stop,
+__device__ inline void warp_product(const Matrix& matrix, int group, int column0, int first, int stop,
                                     const float* input, int input_stride, float* out, int places) {
-    if (places <= kTile) {
+    if (matrix.at.bfloat16) {
+        warp_product_bfloat16(matrix, group, column0, first, stop, input, input_stride, out, places);
+    } else if (places <= kTile) {
         warp_product_float<kTile>(matrix, group, column0, first, stop, input, input_stride, out, places);
     } else {
         warp_product_float<kChunk>(matrix, group, column0, first, stop, input, input_stride, out, places);
@@ -227,8 +238,7 @@ __device__ inline void warp_product(const Matrix<float>& matrix, int group, int 
 // input [places][input_stride] times the matrix, all in shared memory; the block's warps share columns, and depth where
 // there are more warps than columns. The input's columns are finite up to a multiple of 16. Offsets, not pointers: they
 // tell the compiler that it is shared memory. Syncs before and after are the caller's.
-template <typename Weight>
-__device__ __attribute__((noinline)) Partial multiply(Matrix<Weight> matrix, int input, int input_stride, int out, int places) {
+__device__ __attribute__((noinline)) Partial multiply(Matrix matrix, int input, int input_stride, int out, int places) {
     const int tiles = (matrix.n + kColumns - 1) / kColumns * matrix.groups;
     const int steps = (matrix.k + kDepth - 1) / kDepth;
     const int slices = min(max(warp_count() / tiles, 1), steps);

@@ -16,21 +16,19 @@ __device__ inline float activate(Activation activation, float x) {
 }
 
 // The product's input times a map of the gate, plus its bias, as rows of `to`.
-template <typename Weight>
-__device__ inline void gate_map(const Work<Weight>& work, const ParameterMatrix& weight, const ParameterMatrix& bias,
+__device__ inline void gate_map(const Work& work, const ParameterMatrix& weight, const ParameterMatrix& bias,
                                 int places, float* to) {
     const int d = work.plan.parameters.d;
     const Partial mapped = work.product(matrix_at(work.model, weight), places);
     __syncthreads();
     for_each_column(places, d, [&](int place, int column) {
-        to[place * d + column] = mapped(place, column) + number(work.model + bias.offset + column);
+        to[place * d + column] = mapped(place, column) + work.model[bias.offset + column];
     });
     __syncthreads();
 }
 
 // gate(memory, written) into the memory. Tens of rows, once per segment.
-template <typename Weight>
-__device__ inline void retain(const Work<Weight>& work, const EngineEnv& env, const float* written) {
+__device__ inline void retain(const Work& work, const EngineEnv& env, const float* written) {
     const EngineShape& shape = work.plan.shape;
     const ModelParameters& p = work.plan.parameters.model;
     const int m = shape.num_memory, d = work.plan.parameters.d, chunk = work.plan.chunk_tiles * kTile;
@@ -88,15 +86,14 @@ __device__ inline void retain(const Work<Weight>& work, const EngineEnv& env, co
 
 // In published_gated blocks a cached row passes one norm and a running row two: keys and values of the `fresh` newest
 // rows of the cache are made anew.
-template <typename Weight>
-__device__ inline void project_cache(const Work<Weight>& work, const EngineEnv& env, int layer, int fresh) {
+__device__ inline void project_cache(const Work& work, const EngineEnv& env, int layer, int fresh) {
     const EnginePlan& plan = work.plan;
     const ParameterLayout& p = plan.parameters;
-    const Weight* weights = work.layer_weights(layer);
+    const Parameters weights = work.layer_weights(layer);
     float* state = work.layer_state(env, layer);
     const int chunk = plan.chunk_tiles * kTile;
-    Matrix<Weight> matrix = matrix_at(weights, p.layer.qkv);
-    matrix.at += p.heads;
+    Matrix matrix = matrix_at(weights, p.layer.qkv);
+    matrix.at = matrix.at + p.heads;
     matrix.n = 2 * p.heads;
     for (int slot = plan.shape.cache_len - fresh; slot < plan.shape.cache_len; slot += chunk) {
         const int places = min(chunk, plan.shape.cache_len - slot);
@@ -123,8 +120,7 @@ __device__ inline void project_cache(const Work<Weight>& work, const EngineEnv& 
 
 // Moves the newest rows to the cache's slots: down, `width` slots at a time, so that none is overwritten before it is
 // read.
-template <typename Weight>
-__device__ inline void roll(const Work<Weight>& work, const EngineEnv& env) {
+__device__ inline void roll(const Work& work, const EngineEnv& env) {
     const EnginePlan& plan = work.plan;
     const EngineShape& shape = plan.shape;
     const int end = shape.first_write(env.tokens) + shape.num_memory, shift = end - shape.cache_len;
@@ -164,8 +160,7 @@ __device__ inline void roll(const Work<Weight>& work, const EngineEnv& env) {
 }
 
 // The rows of the stream have passed the last layer and the final norm.
-template <typename Weight>
-__device__ inline void end_segments(const Work<Weight>& work) {
+__device__ inline void end_segments(const Work& work) {
     const EngineShape& shape = work.plan.shape;
     const int d = work.plan.parameters.d;
     for (int e = 0; e < work.envs; ++e) {

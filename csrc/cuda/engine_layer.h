@@ -9,8 +9,7 @@ namespace rate {
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 // Norms the rows of a stage into the product's input; a warp per row. `second` is a second norm on top, or null.
-template <typename Weight>
-__device__ inline void norm_input(const Work<Weight>& work, int first_place, int places, const Weight* base,
+__device__ inline void norm_input(const Work& work, int first_place, int places, Parameters base,
                                   const ParameterMatrix* weight, const ParameterMatrix* bias,
                                   const ParameterMatrix* second_weight, const ParameterMatrix* second_bias) {
     const int d = work.plan.shape.d_model, room = work.plan.parameters.d;
@@ -28,9 +27,8 @@ __device__ inline void norm_input(const Work<Weight>& work, int first_place, int
 }
 
 // Norms rows of the stream where they stand.
-template <typename Weight>
-__device__ inline void norm_stream(const Work<Weight>& work, int first_place, int places, const Weight* weight,
-                                   const Weight* bias) {
+__device__ inline void norm_stream(const Work& work, int first_place, int places, Parameters weight,
+                                   Parameters bias) {
     const int room = work.plan.parameters.d;
     for (int place = warp_id(); place < places; place += warp_count()) {
         float* row = work.stream + (first_place + place) * room;
@@ -39,12 +37,11 @@ __device__ inline void norm_stream(const Work<Weight>& work, int first_place, in
 }
 
 // Keys, values, queries and, with a cache, hidden rows of one chunk.
-template <typename Weight>
-__device__ inline void project(const Work<Weight>& work, int layer, int first_place, int places) {
+__device__ inline void project(const Work& work, int layer, int first_place, int places) {
     const EnginePlan& plan = work.plan;
     const ParameterLayout& p = plan.parameters;
     const EngineShape& shape = plan.shape;
-    const Weight* weights = work.layer_weights(layer);
+    const Parameters weights = work.layer_weights(layer);
     const bool normed = shape.block != Block::published, twice = shape.block == Block::published_gated;
     norm_input(work, first_place, places, weights, normed ? &p.layer.attention_norm_weight : nullptr,
                &p.layer.attention_norm_bias, twice ? &p.layer.inner_norm_weight : nullptr, &p.layer.inner_norm_bias);
@@ -83,8 +80,7 @@ struct UnitParameters {
 };
 
 // GTrXL's gated recurrent unit on a chunk: the update is the product's input, the result replaces the stream.
-template <typename Weight>
-__device__ inline void gated_unit(const Work<Weight>& work, const Weight* base, const UnitParameters& unit,
+__device__ inline void gated_unit(const Work& work, Parameters base, const UnitParameters& unit,
                                   int first_place, int places) {
     const int d = work.plan.parameters.d;
     float* kept = shared_floats() + work.plan.shared.unit;  // [places][3 d]: W_r y, then W_z y or z, then W_g y
@@ -100,7 +96,7 @@ __device__ inline void gated_unit(const Work<Weight>& work, const Weight* base, 
     for_each_column(places, d, [&](int place, int column) {
         float* mine = kept + place * 3 * d + column;
         const float reset = sigmoid(mine[0] + from_stream(place, column));
-        mine[d] = sigmoid(mine[d] + from_stream(place, d + column) - number(base + unit.bias.offset + column));
+        mine[d] = sigmoid(mine[d] + from_stream(place, d + column) - base[unit.bias.offset + column]);
         work.input(place)[column] = reset * stream[place * d + column];
     });
     __syncthreads();
@@ -114,12 +110,11 @@ __device__ inline void gated_unit(const Work<Weight>& work, const Weight* base, 
 }
 
 // What attention gave, through the output map, into the stream.
-template <typename Weight>
-__device__ inline void add_attention(const Work<Weight>& work, int layer, int first_place, int places) {
+__device__ inline void add_attention(const Work& work, int layer, int first_place, int places) {
     const EngineShape& shape = work.plan.shape;
     const LayerParameters& p = work.plan.parameters.layer;
     const int d = work.plan.parameters.d;
-    const Weight* weights = work.layer_weights(layer);
+    const Parameters weights = work.layer_weights(layer);
     float* stream = work.stream + first_place * d;
     const Partial attended = work.product(matrix_at(weights, p.output), places);
     __syncthreads();
@@ -155,28 +150,27 @@ __device__ inline void add_attention(const Work<Weight>& work, int layer, int fi
                first_place, places);
 }
 
-template <typename Weight>
-__device__ inline void feed_forward(const Work<Weight>& work, int layer, int first_place, int places) {
+__device__ inline void feed_forward(const Work& work, int layer, int first_place, int places) {
     const EngineShape& shape = work.plan.shape;
     const LayerParameters& p = work.plan.parameters.layer;
     const int d = work.plan.parameters.d;
-    const Weight* weights = work.layer_weights(layer);
+    const Parameters weights = work.layer_weights(layer);
     float* stream = work.stream + first_place * d;
-    norm_input<Weight>(work, first_place, places, weights,
+    norm_input(work, first_place, places, weights,
                        shape.block == Block::published ? nullptr : &p.feed_forward_norm_weight,
                        &p.feed_forward_norm_bias, nullptr, nullptr);
     __syncthreads();
     const Partial inner = work.product(matrix_at(weights, p.feed_forward_in), places);
     __syncthreads();
     for_each_column(places, work.plan.parameters.inner, [&](int place, int column) {
-        const float bias = number(weights + p.feed_forward_in_bias.offset + column);
+        const float bias = weights[p.feed_forward_in_bias.offset + column];
         work.input(place)[column] = fmaxf(inner(place, column) + bias, 0.0f);
     });
     __syncthreads();
     const Partial outer = work.product(matrix_at(weights, p.feed_forward_out), places);
     __syncthreads();
     for_each_column(places, d, [&](int place, int column) {
-        const float y = outer(place, column) + number(weights + p.feed_forward_out_bias.offset + column);
+        const float y = outer(place, column) + weights[p.feed_forward_out_bias.offset + column];
         if (shape.gated) {
             work.input(place)[column] = fmaxf(y, 0.0f);
         } else {
@@ -194,8 +188,7 @@ __device__ inline void feed_forward(const Work<Weight>& work, int layer, int fir
 }
 
 // Asks for a layer's keys and values ahead of their use: from memory into the cache that all blocks share.
-template <typename Weight>
-__device__ inline void fetch_ahead(const Work<Weight>& work, int layer) {
+__device__ inline void fetch_ahead(const Work& work, int layer) {
     const EnginePlan& plan = work.plan;
     const int heads = plan.shape.num_heads, line = 32;  // floats
     for (int e = 0; e < work.envs; ++e) {
@@ -217,8 +210,7 @@ __device__ inline void fetch_ahead(const Work<Weight>& work, int layer) {
     }
 }
 
-template <typename Weight>
-__device__ inline void run_layer(const Work<Weight>& work, int layer) {
+__device__ inline void run_layer(const Work& work, int layer) {
     const EnginePlan& plan = work.plan;
     for (int tile = 0; tile < work.tiles; tile += plan.chunk_tiles) {
         project(work, layer, tile * kTile, min(plan.chunk_tiles, work.tiles - tile) * kTile);

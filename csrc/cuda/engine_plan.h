@@ -1,8 +1,8 @@
 // How a call of the acting engine is cut into blocks, and what lies where in a block's shared memory.
 //
 // A block takes `group` environments through all layers. Their rows are laid out in tiles of four, no tile with rows of
-// two environments; a tile's places without a row are computed with and never stored. Four tiles, or fewer, are a chunk:
-// what passes a matrix product at a time.
+// two environments; a tile's places without a row are computed with and never stored. Four tiles, or fewer, are a
+// chunk: what passes a matrix product at a time.
 
 #pragma once
 
@@ -22,7 +22,7 @@ constexpr int32_t kDepth = 16;      // of a product's inner dimension that a war
 constexpr int32_t kInputPad = 8;    // floats after a row of a product's input: rows fall on different banks
 constexpr int32_t kMaxThreads = 512;
 constexpr int32_t kMaxHeadStride = 128;  // a warp adds up a head's values, four per lane
-constexpr int64_t kScanned = 16384;  // input numbers that every block checks itself; more are checked by a launch before
+constexpr int64_t kScanned = 16384;  // input numbers that every block checks itself; of more, a launch before does
 
 // Of one environment in a launch; in shared memory.
 struct EngineEnv {

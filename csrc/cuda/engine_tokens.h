@@ -7,57 +7,55 @@
 namespace rate {
 
 // Column `column` of the token with this number, embedded.
-template <typename Weight>
-__device__ inline float embed(const Work<Weight>& work, const EngineEnv& env, int token, int column) {
+__device__ inline float embed(const Work& work, const EngineEnv& env, int token, int column) {
     const EngineShape& shape = work.plan.shape;
     const ModelParameters& p = work.plan.parameters.model;
     const TokenInput& input = work.call.input;
-    const Weight* model = work.model;
+    const Parameters model = work.model;
     const int d = shape.d_model, room = work.plan.parameters.d, kind = token % 3;
     if (input.embedded) {
         return input.embedded[(int64_t{env.index} * 3 + token - (env.tokens - env.fresh)) * d + column];
     }
     if (kind == 0) {
-        return input.returns[env.index] / shape.return_scale * number(model + p.return_weight.offset + column) +
-               number(model + p.return_bias.offset + column);
+        return input.returns[env.index] / shape.return_scale * model[p.return_weight.offset + column] +
+               model[p.return_bias.offset + column];
     }
     if (kind == 1 && shape.observation == Observation::embedded) {
         return input.observations[int64_t{env.index} * d + column];
     }
     if (kind == 1 && shape.observation == Observation::discrete) {
-        return number(model + p.observation_weight.offset + input.observation_ids[env.index] * room + column);
+        return model[p.observation_weight.offset + input.observation_ids[env.index] * room + column];
     }
     if (kind == 1) {
         const float* observed = input.observations + int64_t{env.index} * shape.observation_size;
-        float sum = number(model + p.observation_bias.offset + column);
+        float sum = model[p.observation_bias.offset + column];
 #pragma unroll 4
         for (int i = 0; i < shape.observation_size; ++i) {
             float value = observed[i];
             if (shape.normalized) {
-                value = (value - number(model + p.observation_mean.offset + i)) /
-                        number(model + p.observation_std.offset + i);
+                value = (value - model[p.observation_mean.offset + i]) /
+                        model[p.observation_std.offset + i];
             }
-            sum += value * number(model + p.observation_weight.offset + int64_t{i} * room + column);
+            sum += value * model[p.observation_weight.offset + int64_t{i} * room + column];
         }
         return sum;
     }
     float sum;
     if (shape.action == Action::discrete) {
-        sum = number(model + p.action_weight.offset + input.action_ids[env.index] * room + column);
+        sum = model[p.action_weight.offset + input.action_ids[env.index] * room + column];
     } else {
         const float* acted = input.actions + int64_t{env.index} * shape.action_size;
-        sum = number(model + p.action_bias.offset + column);
+        sum = model[p.action_bias.offset + column];
         for (int i = 0; i < shape.action_size; ++i) {
             sum += acted[i] / shape.action_scale *
-                   number(model + p.action_weight.offset + int64_t{i} * room + column);
+                   model[p.action_weight.offset + int64_t{i} * room + column];
         }
     }
     return shape.action_tanh ? tanhf(sum) : sum;
 }
 
 // All rows of the stream: memory's rows and embedded tokens; zeros in columns beyond d and in places without a row.
-template <typename Weight>
-__device__ inline void load_rows(const Work<Weight>& work) {
+__device__ inline void load_rows(const Work& work) {
     const EngineShape& shape = work.plan.shape;
     const int room = work.plan.parameters.d;
     for_each_column(work.tiles * kTile, room, [&](int place, int column) {
@@ -77,8 +75,7 @@ __device__ inline void load_rows(const Work<Weight>& work) {
 }
 
 // hidden and predictions of the last new token of every environment that has one.
-template <typename Weight>
-__device__ inline void store_outputs(const Work<Weight>& work) {
+__device__ inline void store_outputs(const Work& work) {
     const EngineShape& shape = work.plan.shape;
     const ParameterLayout& p = work.plan.parameters;
     const TokenOutput& output = work.call.output;
@@ -97,11 +94,11 @@ __device__ inline void store_outputs(const Work<Weight>& work) {
         float sum = 0;
 #pragma unroll 1
         for (int i = lane_id(); i < shape.d_model; i += 32) {
-            sum += row[i] * number(work.model + p.model.head_weight.offset + int64_t{i} * p.actions + action);
+            sum += row[i] * work.model[p.model.head_weight.offset + int64_t{i} * p.actions + action];
         }
         sum = warp_sum(sum);
         if (shape.action == Action::continuous) {
-            sum = tanhf(sum + number(work.model + p.model.head_bias.offset + action)) * shape.action_scale;
+            sum = tanhf(sum + work.model[p.model.head_bias.offset + action]) * shape.action_scale;
         }
         if (lane_id() == 0) output.predictions[int64_t{env.index} * shape.action_size + action] = sum;
     }

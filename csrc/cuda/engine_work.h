@@ -8,7 +8,7 @@ namespace rate {
 
 // One call's arguments; everything in it lies on the device.
 struct EngineCall {
-    const void* model;    // the parameter block
+    const char* model;    // the parameter block
     float* state;         // the state block
     const float* angles;  // [slots / 32][d_model][32]: cos(w slot), then sin(w slot)
     float* scratch;
@@ -17,6 +17,7 @@ struct EngineCall {
     TokenOutput output;
     const bool* mask;     // end_segment's; null for step
     int32_t checked;      // the input was checked by a launch before
+    int32_t bfloat16;     // the parameters' type; else float32
 };
 
 struct Row {
@@ -25,11 +26,10 @@ struct Row {
     int number;  // of a token within its segment; negative: read memory, from `tokens` on: write memory
 };
 
-template <typename Weight>
 struct Work {
     const EnginePlan& plan;
     const EngineCall& call;
-    const Weight* model;
+    Parameters model;
     float* stream;  // [tiles * 4][d], all rows' residual stream; in shared or in scratch memory
     float* query;   // [tiles * 4][H hs]
     float* gate;    // scratch memory of the gate
@@ -53,22 +53,21 @@ struct Work {
         return state_of(owner) + plan.state.first_layer + layer * plan.state.layer_stride;
     }
     __device__ float* memory_of(const EngineEnv& owner) const { return state_of(owner) + plan.state.memory; }
-    __device__ const Weight* layer_weights(int layer) const {
+    __device__ Parameters layer_weights(int layer) const {
         return model + plan.parameters.first_layer + layer * plan.parameters.layer_stride;
     }
     __device__ float* input(int place) const {
         return shared_floats() + plan.shared.input + place * plan.shared.input_stride;
     }
     // The first `places` rows of the input times a matrix.
-    __device__ Partial product(const Matrix<Weight>& matrix, int places, int first_place = 0) const {
+    __device__ Partial product(const Matrix& matrix, int places, int first_place = 0) const {
         return multiply(matrix, plan.shared.input + first_place * plan.shared.input_stride, plan.shared.input_stride,
                         plan.shared.partial, places);
     }
 };
 
 // A parameter as what multiplies from the right.
-template <typename Weight>
-__device__ inline Matrix<Weight> matrix_at(const Weight* base, const ParameterMatrix& parameter) {
+__device__ inline Matrix matrix_at(Parameters base, const ParameterMatrix& parameter) {
     const int k = parameter.row_groups == 1 ? parameter.rows : parameter.row_groups * parameter.row_step;
     return {base + parameter.offset, k, parameter.stride, parameter.stride};
 }
@@ -90,9 +89,8 @@ __device__ inline void for_each_column(int places, int columns, const Body& body
 
 // Layer norm by one warp; from and to may be the same row. Every lane reads and writes its own columns lane, lane + 32,
 // and so on; columns from d to room become 0.
-template <typename Weight>
-__device__ inline void normalize(const float* from, float* to, int d, int room, const Weight* weight,
-                                 const Weight* bias) {
+__device__ inline void normalize(const float* from, float* to, int d, int room, Parameters weight,
+                                 Parameters bias) {
     float sum = 0;
 #pragma unroll 2
     for (int i = lane_id(); i < d; i += 32) sum += from[i];
@@ -103,7 +101,7 @@ __device__ inline void normalize(const float* from, float* to, int d, int room, 
     const float scale = rsqrtf(warp_sum(squares) / static_cast<float>(d) + 1e-5f);
 #pragma unroll 2
     for (int i = lane_id(); i < room; i += 32) {
-        to[i] = i < d ? (from[i] - mean) * scale * number(weight + i) + number(bias + i) : 0.0f;
+        to[i] = i < d ? (from[i] - mean) * scale * weight[i] + bias[i] : 0.0f;
     }
 }
 

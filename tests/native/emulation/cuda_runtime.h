@@ -82,7 +82,9 @@ T __ldg(const T* at) {
 inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
     const uint64_t bytes = (static_cast<uint64_t>(b) << 32) | a;
     uint32_t result = 0;
-    for (int i = 0; i < 4; ++i) result |= static_cast<uint32_t>(bytes >> (8 * (selector >> (4 * i) & 7)) & 255) << 8 * i;
+    for (int i = 0; i < 4; ++i) {
+        result |= static_cast<uint32_t>(bytes >> (8 * (selector >> (4 * i) & 7)) & 255) << 8 * i;
+    }
     return result;
 }
 inline int32_t atomicAdd(int32_t* at, int32_t value) { return std::exchange(*at, *at + value); }
@@ -135,8 +137,9 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
     const dim3 threads = config->blockDim, blocks = config->gridDim;
-    if (threads.y != 1 || threads.z != 1 || threads.x == 0 || threads.x > 1024 || !blocks.x || !blocks.y || !blocks.z ||
-        blocks.y > 65535 || blocks.z > 65535 || config->dynamicSmemBytes > static_cast<size_t>(emulation::shared_limit)) {
+    if (threads.y != 1 || threads.z != 1 || threads.x == 0 || threads.x > 1024 || !blocks.x || !blocks.y ||
+        !blocks.z || blocks.y > 65535 || blocks.z > 65535 ||
+        config->dynamicSmemBytes > static_cast<size_t>(emulation::shared_limit)) {
         return cudaErrorInvalidValue;
     }
     emulation::run_grid(blocks, threads.x, config->dynamicSmemBytes,
