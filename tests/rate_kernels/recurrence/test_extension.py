@@ -80,6 +80,62 @@ def test_other_devices():
     assert pack_segment(None, tokens, tokens, tokens, SegmentLayout()).shape == (1, 6, 4)
 
 
+# --- CUDA: reasons, from pretended extensions ---
+
+CUDA = torch.device("cuda", 0)
+COMPILED = "80-real,90-real,90-virtual"
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """The obstacle on a CUDA device for an extension with these attributes."""
+
+    def obstacle(capability=(9, 0), **attributes):
+        monkeypatch.setattr(native, "_load", lambda: (type("Extension", (), attributes), None))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        return native.obstacle(CUDA)
+
+    return obstacle
+
+
+def test_an_extension_without_cuda_says_why(pretended, monkeypatch):
+    monkeypatch.setattr(native, "build_record", lambda: {"cuda_reason": "nvcc was not found"})
+    message = pretended(with_cuda=False)
+    assert message.startswith(
+        "the extension was built without CUDA (nvcc was not found): install the CUDA toolkit"
+    )
+    assert "RATE_CUDA=1 pip install" in message
+
+
+def test_a_driver_too_old_says_so(pretended):
+    reason = "CUDA driver version is insufficient for CUDA runtime version (cudaErrorInsufficientDriver)"
+    message = pretended(with_cuda=True, cuda_obstacle=lambda: reason)
+    assert message == f"the extension's CUDA runtime finds no device: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("capability", "compiled", "runs"),
+    [
+        ((8, 0), COMPILED, True),
+        ((8, 9), COMPILED, True),  # machine code of its major version
+        ((9, 0), COMPILED, True),
+        ((12, 0), COMPILED, True),  # PTX
+        ((7, 5), COMPILED, False),
+        ((9, 0), "80-real", False),
+        ((8, 0), "86-real,86-virtual", False),
+        ((9, 0), "90a-real", True),
+    ],
+)
+def test_code_for_a_device(pretended, capability, compiled, runs):
+    message = pretended(capability, with_cuda=True, cuda_obstacle=lambda: None, cuda_architectures=compiled)
+    assert (message is None) == runs
+    if not runs:
+        number = "".join(map(str, capability))
+        assert f"no code for sm_{number} (it was built for {compiled})" in message
+        assert f"RATE_CUDA_ARCHITECTURES={number} pip install" in message
+
+
 @needs_native
 @pytest.mark.parametrize(
     "sizes", [(-1, 0, 0, 3, 4, 4), (1, 2, 1, 3, 4, 4), (1, 0, 0, 4, 4, 4), (1, 0, 0, 3, 4, 0)]
