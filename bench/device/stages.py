@@ -6,6 +6,7 @@ Only the standard library: it must work where the package itself does not import
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import shutil
@@ -180,6 +181,8 @@ def run_part(part: int, dry: bool, out: Path, built: bool = False) -> list[Outco
         for stage in stages(part, dry, scratch):
             if dry and built and stage.name == "build":
                 continue
+            if dry:  # a small or busy machine must not fail by its slowness
+                stage = dataclasses.replace(stage, limit=4 * stage.limit)
             outcome = run_stage(stage, log)
             outcomes.append(outcome)
             print(f"part {part}  {outcome.seconds:6.1f} s  {outcome.status:9s}  {outcome.name}", flush=True)
