@@ -20,7 +20,7 @@ SHARED_MEMORY = {
     100: 227 * 1024,
     120: 99 * 1024,
 }
-"""Bytes of shared memory that one block may use, per architecture (CUDA C++ Programming Guide, compute capabilities)."""
+"""Bytes of shared memory that one block may use (CUDA C++ Programming Guide, compute capabilities)."""
 
 _POINTERS = {
     torch.float64: "*fp64",

@@ -1,16 +1,20 @@
-"""Whether Triton's kernels can run here, without importing Triton before it is needed."""
+"""Whether Triton's kernels can run here, and how they are launched, without importing Triton before it is needed."""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import os
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 MINIMUM_CAPABILITY = (8, 0)
 CPU_ARCHITECTURE = 80
 """Whose rows the interpreter takes from the tables of configurations."""
+LESS_SHARED_MEMORY = (86, 87, 89, 120, 121)
+"""Architectures with the shared memory of a workstation's card: they take the rows of 80, which are small enough."""
 
 
 @torch.compiler.assume_constant_result
@@ -44,13 +48,32 @@ def _missing() -> str | None:
 
 @functools.cache
 def architecture(device: torch.device) -> int:
-    """The compute capability of ``device`` as one number, such as 90; a CPU counts as 80."""
+    """Whose rows ``device`` takes: its compute capability as one number, such as 90; 80 for a CPU and small cards."""
     if device.type == "cpu":
         return CPU_ARCHITECTURE
     major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
+    capability = 10 * major + minor
+    return 80 if capability in LESS_SHARED_MEMORY else capability
 
 
 def float32_precision() -> str:
     """``"tf32"`` where torch is set to allow it in float32 matrix products (``set_float32_matmul_precision``)."""
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+class Launch(NamedTuple):
+    """A kernel with everything its launch needs; ``arguments`` by name."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    num_warps: int
+    num_stages: int
+
+    def run(self) -> None:
+        """Launches on the device of the tensors and its current stream."""
+        tensor = next(x for x in self.arguments.values() if isinstance(x, Tensor))
+        with torch.cuda.device_of(tensor):
+            self.kernel[self.grid](
+                **self.arguments, num_warps=self.num_warps, num_stages=self.num_stages, enable_fp_fusion=True
+            )

@@ -1,8 +1,8 @@
-"""Finds launch configurations of the attention kernels and writes them into their table.
+"""Finds launch configurations of the Triton kernels and writes them into their tables.
 
 On a GPU, every candidate that the architecture can hold is timed, and the fastest becomes the row:
 
-    python -m rate_kernels.tune [--kernels NAME ...] [--dtypes NAME ...] [--table FILE]
+    python -m rate_kernels.tune [--kernels NAME ...] [--dtypes NAME ...] [--folder FOLDER]
 
 Without one, rows can be chosen for a given architecture by compiling alone; they are marked as not measured:
 
@@ -12,6 +12,7 @@ Without one, rows can be chosen for a given architecture by compiling alone; the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -24,49 +25,62 @@ import torch
 
 from rate_kernels import configurations, triton_support
 from rate_kernels.ahead_of_time import SHARED_MEMORY, Compiled, compile_kernel
-from rate_kernels.attention.triton import launch, tuning
 
 Settings = dict[str, Any]
+Sizes = dict[str, int]
+
+DTYPES = ("bfloat16", "tf32", "float32")
+
+
+def operations() -> dict[str, Any]:
+    """For every kernel, the module that says what it may be tried with."""
+    from rate_kernels.attention.triton import tuning as attention
+    from rate_kernels.gate.triton import tuning as gate
+
+    return {kernel: module for module in (attention, gate) for kernel in module.KERNELS}
 
 
 def compiled(
-    kernel: str, sizes: tuning.Sizes, dtype: str, settings: Settings, architecture: int, **flags: Any
+    kernel: str, sizes: Sizes, dtype: str, settings: Settings, architecture: int, **flags: Any
 ) -> Compiled:
     """Compiles one kernel with these settings for ``architecture``, for tensors that are not there.
 
-    ``flags`` (shift, padded, dropout_p) choose a version of the kernel; see :func:`tuning.problem`.
+    ``flags`` choose a version of the kernel; see ``prepare`` of its tuning module.
     """
-    problem = tuning.problem(sizes, dtype, "meta", **flags)._replace(chosen={kernel: settings})
     with _precision(dtype):
-        call = tuning.prepare(kernel, problem)
+        call = operations()[kernel].prepare(kernel, sizes, dtype, settings, "meta", **flags)
     return compile_kernel(
-        launch.kernels()[kernel], call.arguments, architecture, enable_fp_fusion=True, **call.options
+        call.kernel,
+        call.arguments,
+        architecture,
+        num_warps=call.num_warps,
+        num_stages=call.num_stages,
+        enable_fp_fusion=True,
     )
 
 
-class _precision:
-    """``"tf32"`` or ``"float32"`` as torch's float32 matrix products within a block."""
-
-    def __init__(self, dtype: str) -> None:
-        self.wanted = "high" if dtype == "tf32" else "highest"
-
-    def __enter__(self) -> None:
-        self.before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision(self.wanted)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_float32_matmul_precision(self.before)
+@contextlib.contextmanager
+def _precision(dtype: str) -> Iterator[None]:
+    """``"tf32"`` or not as torch's float32 matrix products."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
-def by_compiling(kernel: str, sizes: tuning.Sizes, dtype: str, architecture: int) -> Settings:
+def by_compiling(kernel: str, sizes: Sizes, dtype: str, architecture: int) -> Settings:
     """The first candidate that fits shared memory and spills nothing; failing that, the one that spills least."""
+    served = triton_support.LESS_SHARED_MEMORY if architecture == 80 else (architecture,)
+    room = min(SHARED_MEMORY.get(one, SHARED_MEMORY[architecture]) for one in served)
     least: tuple[int, Settings] | None = None
-    for settings in tuning.candidates(kernel, sizes, dtype):
+    for settings in operations()[kernel].candidates(kernel, sizes):
         built = compiled(kernel, sizes, dtype, settings, architecture)
-        if built.shared > SHARED_MEMORY[architecture]:
+        if built.shared > room:
             continue
         if built.spills == 0:
-            return settings
+            return dict(settings)
         if least is None or built.spills < least[0]:
             least = (built.spills, settings)
     if least is None:
@@ -74,17 +88,17 @@ def by_compiling(kernel: str, sizes: tuning.Sizes, dtype: str, architecture: int
     return least[1]
 
 
-def by_measuring(kernel: str, sizes: tuning.Sizes, dtype: str) -> tuple[Settings, float]:
+def by_measuring(kernel: str, sizes: Sizes, dtype: str) -> tuple[Settings, float]:
     """The fastest candidate on this device, and its milliseconds."""
     from triton.runtime.errors import OutOfResources
     from triton.testing import do_bench
 
+    module = operations()[kernel]
     best: tuple[Settings, float] | None = None
-    problem = tuning.problem(sizes, dtype)
     with _precision(dtype):
-        for settings in tuning.candidates(kernel, sizes, dtype):
+        for settings in module.candidates(kernel, sizes):
+            call = module.prepare(kernel, sizes, dtype, settings)
             try:
-                call = tuning.prepare(kernel, problem._replace(chosen={kernel: settings}))
                 milliseconds = float(do_bench(call.run, warmup=10, rep=40, return_mode="median"))
             except OutOfResources:
                 continue
@@ -95,59 +109,58 @@ def by_measuring(kernel: str, sizes: tuning.Sizes, dtype: str) -> tuple[Settings
     return best
 
 
-def rows(kernels: Sequence[str], dtypes: Sequence[str], architecture: int | None) -> Iterator[dict[str, Any]]:
-    """New rows: measured on this device, or for ``architecture`` by compiling."""
-    for dtype in dtypes:
-        for sizes in tuning.SIZES[dtype]:
-            for kernel in kernels:
-                row: dict[str, Any] = {"kernel": kernel, "dtype": dtype, "sizes": sizes}
-                if architecture is None:
-                    settings, milliseconds = by_measuring(kernel, sizes, dtype)
-                    device = torch.device("cuda", torch.cuda.current_device())
-                    measured = f"{torch.cuda.get_device_name()}, {milliseconds:.4f} ms"
-                    row |= {"architecture": triton_support.architecture(device), "measured": measured}
-                else:
-                    settings = by_compiling(kernel, sizes, dtype, architecture)
-                    row |= {"architecture": architecture, "measured": None}
-                yield row | {"settings": settings}
+def row(kernel: str, sizes: Sizes, dtype: str, architecture: int | None) -> dict[str, Any]:
+    """A new row: measured on this device, or for ``architecture`` by compiling."""
+    if architecture is None:
+        settings, milliseconds = by_measuring(kernel, sizes, dtype)
+        measured = f"{torch.cuda.get_device_name()}, {milliseconds:.4f} ms"
+        architecture = triton_support.architecture(torch.device("cuda", torch.cuda.current_device()))
+    else:
+        settings, measured = by_compiling(kernel, sizes, dtype, architecture), None
+    found = {"kernel": kernel, "architecture": architecture, "dtype": dtype, "sizes": sizes}
+    return found | {"settings": settings, "measured": measured}
 
 
-def write(table: Path, new: Sequence[dict[str, Any]]) -> None:
-    """Puts rows into a table, in the place of those with the same kernel, architecture, dtype and sizes."""
-    kept = list(configurations.load(table)) if table.exists() else []
+def write(table: Path, new: dict[str, Any]) -> None:
+    """Puts a row into a table, in the place of the one with the same kernel, architecture, dtype and sizes."""
     key: Callable[[dict[str, Any]], str] = lambda row: json.dumps(
-        [row["kernel"], row["dtype"], row["architecture"], row["sizes"]]
+        [row["kernel"], row["dtype"], row["architecture"], list(row["sizes"].items())]
     )
-    replaced = {key(row) for row in new}
-    lines = sorted([row for row in kept if key(row) not in replaced] + list(new), key=key)
-    names = ("kernel", "architecture", "dtype", "sizes", "settings", "measured")
-    text = ",\n".join(" " + json.dumps({name: row[name] for name in names}) for row in lines)
+    rows = json.loads(table.read_text()) if table.exists() else []
+    rows = sorted([row for row in rows if key(row) != key(new)] + [new], key=key)
+    text = ",\n".join(" " + json.dumps(row) for row in rows)
     with tempfile.NamedTemporaryFile("w", dir=table.parent, suffix=".new", delete=False) as file:
         file.write(f"[\n{text}\n]\n")
     os.replace(file.name, table)
+    configurations.load.cache_clear()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Finds rows and writes them, one at a time; arguments are the command line's by default."""
+    modules = operations()
     parser = argparse.ArgumentParser(
         prog="python -m rate_kernels.tune",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--kernels", nargs="+", choices=tuning.KERNELS, default=tuning.KERNELS)
-    parser.add_argument("--dtypes", nargs="+", choices=list(tuning.SIZES), default=list(tuning.SIZES))
+    parser.add_argument("--kernels", nargs="+", choices=list(modules), default=list(modules))
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
+    parser.add_argument("--architecture", type=int, choices=(80, 90, 100), help="choose by compiling alone")
     parser.add_argument(
-        "--architecture", type=int, choices=sorted(SHARED_MEMORY), help="choose by compiling alone"
-    )
-    parser.add_argument(
-        "--table", type=Path, default=launch.TABLE, help="the table to write (default: the package's)"
+        "--folder", type=Path, help="write attention.json and gate.json here, not the package's tables"
     )
     options = parser.parse_args(arguments)
     if options.architecture is None and not torch.cuda.is_available():
         parser.error("there is no CUDA device to measure on; --architecture chooses by compiling alone")
-    for row in rows(options.kernels, options.dtypes, options.architecture):
-        write(options.table, [row])
-        print(json.dumps(row), flush=True)
+    for kernel in options.kernels:
+        module = modules[kernel]
+        name = kernel.partition("_")[0]
+        table = module.TABLE if options.folder is None else options.folder / f"{name}.json"
+        for dtype in options.dtypes:
+            for sizes in module.rows(kernel, dtype):
+                found = row(kernel, sizes, dtype, options.architecture)
+                write(table, found)
+                print(json.dumps(found), flush=True)
     return 0
 
 

@@ -123,11 +123,11 @@ def attention_backward_key(
 
     key += batch * key_batch + head * key_head
     value += batch * value_batch + head * value_head
-    key_tile = load_rows(key, keys, key_rows, key_row, dims, static.d_head, True)
-    value_tile = load_rows(value, keys, key_rows, value_row, dims, static.d_head, True)
+    key_tile = load_rows(key, keys_begin, key_rows, key_row, dims, static.block_k, static.d_head, True)
+    value_tile = load_rows(value, keys_begin, key_rows, value_row, dims, static.block_k, static.d_head, True)
     cosine, sine = key_tile, key_tile
     if static.position:
-        cosine, sine = load_angles(phi, keys, key_rows, static, True)
+        cosine, sine = load_angles(phi, keys_begin, key_rows, static, static.block_k, True)
     first, end = seeing_rows(keys, lengths, static)
     if static.padded:
         hidden_begin, hidden_end = hidden_keys(key_start, batch, lengths, static)
@@ -158,8 +158,10 @@ def attention_backward_key(
 
     dense = (batch * key_rows * heads + head) * static.d_head
     row_stride = heads * static.d_head
-    store_rows(d_key + dense, keys, key_rows, row_stride, dims, d_key_tile * static.scale, static.d_head)
-    store_rows(d_value + dense, keys, key_rows, row_stride, dims, d_value_tile, static.d_head)
+    store_rows(
+        d_key + dense, keys_begin, key_rows, row_stride, dims, d_key_tile * static.scale, static.d_head
+    )
+    store_rows(d_value + dense, keys_begin, key_rows, row_stride, dims, d_value_tile, static.d_head)
 
 
 @triton.jit
@@ -170,7 +172,7 @@ def _visit(
     """What the rows from ``rows_begin`` on give to the keys and values."""
     rows = rows_begin + tl.arange(0, static.block_q)
     dims = tl.arange(0, static.width)
-    content = content_query(source.query, rows, source.query_row, parameters, lengths, static, MASKED)
+    content = content_query(source.query, rows_begin, source.query_row, parameters, lengths, static, MASKED)
     scores = _scores(rows_begin, content, own, source, keys_begin, phi, parameters, lengths, static, MASKED)
     if MASKED:
         inside = rows < lengths.query_rows
@@ -184,7 +186,14 @@ def _visit(
         seen = (rows[None, :] >= own.first[:, None]) & (rows[None, :] < own.end[:, None])
         weights = tl.where(seen, weights, 0.0)
     gradient = load_rows(
-        source.gradient, rows, lengths.query_rows, source.gradient_row, dims, static.d_head, MASKED
+        source.gradient,
+        rows_begin,
+        lengths.query_rows,
+        source.gradient_row,
+        dims,
+        static.block_q,
+        static.d_head,
+        MASKED,
     )
     d_weights = add_inner(own.value, gradient, tl.zeros([static.block_k, static.block_q], static.acc), static)
     after_dropout = weights
@@ -207,13 +216,13 @@ def _scores(
     scores = add_inner(own.key, content, tl.zeros([static.block_k, static.block_q], static.acc), static)
     if static.position:
         content_scores = scores
-        first, second = _rotated(rows, source, parameters, lengths, static, MASKED)
+        first, second = _rotated(rows_begin, source, parameters, lengths, static, MASKED)
         scores = add_inner(own.sine, second, add_inner(own.cosine, first, scores, static), static)
         if static.published and MASKED:
             if keys_begin + static.block_k > rows_begin + lengths.cache_len + 1:
                 keys = keys_begin + tl.arange(0, static.block_k)
-                first, second = _rotated(rows + 1, source, parameters, lengths, static, True)
-                wrapped_1, wrapped_2 = wrapped_angles(phi, keys, lengths.key_rows, static)
+                first, second = _rotated(rows_begin + 1, source, parameters, lengths, static, True)
+                wrapped_1, wrapped_2 = wrapped_angles(phi, keys_begin, lengths.key_rows, static)
                 wrapped = add_inner(wrapped_1, first, content_scores, static)
                 wrapped = add_inner(wrapped_2, second, wrapped, static)
                 ahead = keys[:, None] - lengths.cache_len - rows[None, :]
@@ -222,13 +231,24 @@ def _scores(
 
 
 @triton.jit
-def _rotated(rows, source, parameters, lengths, static: tl.constexpr, GUARD: tl.constexpr):
+def _rotated(rows_begin, source, parameters, lengths, static: tl.constexpr, GUARD: tl.constexpr):
     """``q~`` of these rows, made again or read."""
     if static.store:
         columns = tl.arange(0, static.half_width)
         base, stride = source.rotated, 2 * static.half
-        first = load_rows(base, rows, lengths.query_rows, stride, columns, static.half, GUARD)
-        second = load_rows(base + static.half, rows, lengths.query_rows, stride, columns, static.half, GUARD)
+        first = load_rows(
+            base, rows_begin, lengths.query_rows, stride, columns, static.block_q, static.half, GUARD
+        )
+        second = load_rows(
+            base + static.half,
+            rows_begin,
+            lengths.query_rows,
+            stride,
+            columns,
+            static.block_q,
+            static.half,
+            GUARD,
+        )
     else:
-        first, second = rotated_query(source.query, rows, source.query_row, parameters, lengths, static)
+        first, second = rotated_query(source.query, rows_begin, source.query_row, parameters, lengths, static)
     return first, second

@@ -31,6 +31,7 @@ from rate_kernels.attention.triton.tile import (
     load_angles,
     load_queries,
     load_rows,
+    load_weight,
     raw_scores,
     store_rows,
     wrapped_angles,
@@ -121,15 +122,21 @@ def attention_backward_query(
     statistics += group.to(tl.int64) * query_rows
     delta += group.to(tl.int64) * query_rows
 
-    queries = load_queries(query, rows, query_row, parameters, lengths, static)
+    received = _receive(gradient, gradient_row, out, out_row, statistics, rows_begin, lengths, static)
+    tl.store(delta + rows, received.delta, mask=inside)
+    queries = load_queries(query, rows_begin, query_row, parameters, lengths, static)
     if static.store:
         rotated += group.to(tl.int64) * query_rows * 2 * static.half
-        store_rows(rotated, rows, query_rows, 2 * static.half, columns, queries.rotated_1, static.half)
+        store_rows(rotated, rows_begin, query_rows, 2 * static.half, columns, queries.rotated_1, static.half)
         store_rows(
-            rotated + static.half, rows, query_rows, 2 * static.half, columns, queries.rotated_2, static.half
+            rotated + static.half,
+            rows_begin,
+            query_rows,
+            2 * static.half,
+            columns,
+            queries.rotated_2,
+            static.half,
         )
-    received = _receive(gradient, gradient_row, out, out_row, statistics, rows, lengths, static)
-    tl.store(delta + rows, received.delta, mask=inside)
 
     reach, plain_end = reach_of(rows, rows_begin, key_start, batch, lengths, static)
     begin, before, plain, masked = loop_bounds(
@@ -149,9 +156,9 @@ def attention_backward_query(
         )
         if static.position and static.published:
             if keys_begin + static.block_k > reach.ahead_from:
-                content = content_query(query, rows - 1, query_row, parameters, lengths, static, True)
+                content = content_query(query, rows_begin - 1, query_row, parameters, lengths, static, True)
                 before_it = _receive(
-                    gradient, gradient_row, out, out_row, statistics, rows - 1, lengths, static
+                    gradient, gradient_row, out, out_row, statistics, rows_begin - 1, lengths, static
                 )
                 results = _visit_ahead(
                     keys_begin,
@@ -170,27 +177,32 @@ def attention_backward_query(
     if static.position:
         sums += ((batch * tiles + tile_index) * heads + head) * 2 * static.d_head
         tl.store(sums + dims, tl.sum(d_content, 0), mask=dims < static.d_head)
-        cosine, sine = load_angles(angles, rows + cache_len, key_rows, static, True)
+        cosine, sine = load_angles(angles, rows_begin + cache_len, key_rows, static, static.block_q, True)
         d_halves += first_row * 2 * static.half
         dtype = query.dtype.element_ty
         d_a = (sine * results.rotated_1 - cosine * results.rotated_2).to(dtype)
         d_b = (cosine * results.rotated_1 + sine * results.rotated_2).to(dtype)
         row_stride = heads * 2 * static.half
-        store_rows(d_halves, rows, query_rows, row_stride, columns, d_a, static.half)
-        store_rows(d_halves + static.half, rows, query_rows, row_stride, columns, d_b, static.half)
+        store_rows(d_halves, rows_begin, query_rows, row_stride, columns, d_a, static.half)
+        store_rows(d_halves + static.half, rows_begin, query_rows, row_stride, columns, d_b, static.half)
         d_position = _through_weight(
-            d_a, d_b, d_halves, row_stride, rows, query_rows, parameters.weight, static
+            d_a, d_b, d_halves, row_stride, rows_begin, query_rows, parameters.weight, static
         )
         tl.store(sums + static.d_head + dims, tl.sum(d_position, 0), mask=dims < static.d_head)
         d_content += d_position
-    store_rows(d_query + first_row * static.d_head, rows, query_rows, out_row, dims, d_content, static.d_head)
+    store_rows(
+        d_query + first_row * static.d_head, rows_begin, query_rows, out_row, dims, d_content, static.d_head
+    )
 
 
 @triton.jit
-def _receive(gradient, gradient_row, out, out_row, statistics, rows, lengths, static: tl.constexpr):
+def _receive(gradient, gradient_row, out, out_row, statistics, rows_begin, lengths, static: tl.constexpr):
     dims = tl.arange(0, static.width)
-    received = load_rows(gradient, rows, lengths.query_rows, gradient_row, dims, static.d_head, True)
-    given = load_rows(out, rows, lengths.query_rows, out_row, dims, static.d_head, True)
+    rows = rows_begin + tl.arange(0, static.block_q)
+    received = load_rows(
+        gradient, rows_begin, lengths.query_rows, gradient_row, dims, static.block_q, static.d_head, True
+    )
+    given = load_rows(out, rows_begin, lengths.query_rows, out_row, dims, static.block_q, static.d_head, True)
     delta = tl.sum(received.to(static.acc) * given.to(static.acc), 1)
     inside = (rows >= 0) & (rows < lengths.query_rows)
     return Received(received, delta, tl.load(statistics + rows, mask=inside, other=float("inf")))
@@ -204,17 +216,18 @@ def _visit(
     """What the keys from ``keys_begin`` on give to the queries."""
     keys = keys_begin + tl.arange(0, static.block_k)
     dims = tl.arange(0, static.width)
-    key_tile = load_rows(source.key, keys, lengths.key_rows, source.key_row, dims, static.d_head, MASKED)
+    key_tile = load_rows(
+        source.key, keys_begin, lengths.key_rows, source.key_row, dims, static.block_k, static.d_head, MASKED
+    )
     cosine, sine = key_tile, key_tile
     if static.position:
-        cosine, sine = load_angles(source.phi, keys, lengths.key_rows, static, MASKED)
+        cosine, sine = load_angles(source.phi, keys_begin, lengths.key_rows, static, static.block_k, MASKED)
     scores = raw_scores(
         queries,
         key_tile,
         cosine,
         sine,
         keys_begin,
-        keys,
         rows,
         source.phi,
         reach.ahead_from,
@@ -243,10 +256,16 @@ def _through_softmax(
     weights, received, source, keys_begin, rows, dropout, lengths, static: tl.constexpr, MASKED: tl.constexpr
 ):  # fmt: skip
     """dS, scaled, from the weights before dropout."""
-    keys = keys_begin + tl.arange(0, static.block_k)
     dims = tl.arange(0, static.width)
     value_tile = load_rows(
-        source.value, keys, lengths.key_rows, source.value_row, dims, static.d_head, MASKED
+        source.value,
+        keys_begin,
+        lengths.key_rows,
+        source.value_row,
+        dims,
+        static.block_k,
+        static.d_head,
+        MASKED,
     )
     nothing = tl.zeros([static.block_q, static.block_k], static.acc)
     d_weights = add_inner(received.gradient, value_tile, nothing, static)
@@ -262,8 +281,10 @@ def _visit_ahead(
     """What the rows before each (``rows``, ``content``, ``received``) give to the rotated queries of ``queries``."""
     keys = keys_begin + tl.arange(0, static.block_k)
     dims = tl.arange(0, static.width)
-    key_tile = load_rows(source.key, keys, lengths.key_rows, source.key_row, dims, static.d_head, True)
-    wrapped_1, wrapped_2 = wrapped_angles(source.phi, keys, lengths.key_rows, static)
+    key_tile = load_rows(
+        source.key, keys_begin, lengths.key_rows, source.key_row, dims, static.block_k, static.d_head, True
+    )
+    wrapped_1, wrapped_2 = wrapped_angles(source.phi, keys_begin, lengths.key_rows, static)
     scores = add_inner(content, key_tile, tl.zeros([static.block_q, static.block_k], static.acc), static)
     scores = add_inner(queries.rotated_1, wrapped_1, scores, static)
     scores = add_inner(queries.rotated_2, wrapped_2, scores, static)
@@ -280,26 +301,23 @@ def _visit_ahead(
 
 
 @triton.jit
-def _through_weight(d_a, d_b, d_halves, row_stride, rows, query_rows, weight, static: tl.constexpr):
+def _through_weight(d_a, d_b, d_halves, row_stride, rows_begin, query_rows, weight, static: tl.constexpr):
     """``d_halves W^T``; what does not fit at once is read back in pieces of what this program has just stored."""
-    dims = tl.arange(0, static.width)
     result = tl.zeros([static.block_q, static.width], static.acc)
     if static.half_width <= static.chunk:
-        columns = tl.arange(0, static.half_width)
-        to_a = load_rows(weight, dims, static.d_head, 2 * static.half, columns, static.half, True)
-        to_b = load_rows(
-            weight + static.half, dims, static.d_head, 2 * static.half, columns, static.half, True
-        )
+        to_a, to_b = load_weight(weight, 0, 0, static, static.width, static.half_width)
         result = add_inner(d_b, to_b, add_inner(d_a, to_a, result, static), static)
     else:
         tl.debug_barrier()
-        for start in tl.static_range(0, static.half_width, static.chunk):
+        for start in range(0, static.half_width, static.chunk):
             columns = start + tl.arange(0, static.chunk)
-            for half in tl.static_range(0, 2):
-                first = half * static.half
-                part = load_rows(d_halves + first, rows, query_rows, row_stride, columns, static.half, True)
-                to_half = load_rows(
-                    weight + first, dims, static.d_head, 2 * static.half, columns, static.half, True
-                )
-                result = add_inner(part, to_half, result, static)
+            to_a, to_b = load_weight(weight, 0, start, static, static.width, static.chunk)
+            part = load_rows(
+                d_halves, rows_begin, query_rows, row_stride, columns, static.block_q, static.half, True
+            )
+            result = add_inner(part, to_a, result, static)
+            part = load_rows(
+                d_halves + static.half, rows_begin, query_rows, row_stride, columns, static.block_q, static.half, True
+            )  # fmt: skip
+            result = add_inner(part, to_b, result, static)
     return result

@@ -92,7 +92,7 @@ def attention_forward(
     source = Keys(key, value, key_row, value_row, phi)
     dropout = Dropout(seed, group, threshold)
 
-    queries = load_queries(query, rows, query_row, parameters, lengths, static)
+    queries = load_queries(query, rows_begin, query_row, parameters, lengths, static)
     reach, plain_end = reach_of(rows, rows_begin, key_start, batch, lengths, static)
     begin, before, plain, masked = loop_bounds(
         reach.first, reach.end, rows < query_rows, key_rows, _after_hidden(reach), plain_end, static.block_k
@@ -111,7 +111,13 @@ def attention_forward(
     out += (batch * query_rows * heads + head) * static.d_head
     dims = tl.arange(0, static.width)
     store_rows(
-        out, rows, query_rows, heads * static.d_head, dims, softmax.attended / total[:, None], static.d_head
+        out,
+        rows_begin,
+        query_rows,
+        heads * static.d_head,
+        dims,
+        softmax.attended / total[:, None],
+        static.d_head,
     )
     # For a row that sees nothing, infinity makes every weight of the backward pass 0.
     logarithm = tl.where(seeing, softmax.highest + tl.log2(total), float("inf"))
@@ -131,17 +137,18 @@ def _visit(
     """One step of the online softmax, over the keys from ``keys_begin`` on."""
     keys = keys_begin + tl.arange(0, static.block_k)
     dims = tl.arange(0, static.width)
-    key_tile = load_rows(source.key, keys, lengths.key_rows, source.key_row, dims, static.d_head, MASKED)
+    key_tile = load_rows(
+        source.key, keys_begin, lengths.key_rows, source.key_row, dims, static.block_k, static.d_head, MASKED
+    )
     cosine, sine = key_tile, key_tile
     if static.position:
-        cosine, sine = load_angles(source.phi, keys, lengths.key_rows, static, MASKED)
+        cosine, sine = load_angles(source.phi, keys_begin, lengths.key_rows, static, static.block_k, MASKED)
     scores = raw_scores(
         queries,
         key_tile,
         cosine,
         sine,
         keys_begin,
-        keys,
         rows,
         source.phi,
         reach.ahead_from,
@@ -162,7 +169,14 @@ def _visit(
     if static.dropout:
         weights = dropped(weights, keep(dropout, rows, keys_begin, static.block_k), dropout)
     value_tile = load_rows(
-        source.value, keys, lengths.key_rows, source.value_row, dims, static.d_head, MASKED
+        source.value,
+        keys_begin,
+        lengths.key_rows,
+        source.value_row,
+        dims,
+        static.block_k,
+        static.d_head,
+        MASKED,
     )
     attended = add_product(
         weights.to(value_tile.dtype), value_tile, softmax.attended * shrink[:, None], static

@@ -15,6 +15,7 @@ from rate_kernels import configurations, triton_support
 from rate_kernels.attention.position import sinusoids
 from rate_kernels.attention.triton.dropout import threshold
 from rate_kernels.segment import SegmentLayout
+from rate_kernels.triton_support import Launch
 
 Settings = dict[str, Any]
 
@@ -42,20 +43,6 @@ class Problem(NamedTuple):
     dropout_p: float
     chosen: Mapping[str, Settings] | None = None
     """Settings by kernel, instead of the table's; for tuning and tests."""
-
-
-class Launch(NamedTuple):
-    """One launch: ``arguments`` by name and ``options`` are what Triton takes."""
-
-    kernel: str
-    grid: tuple[int, ...]
-    arguments: dict[str, Any]
-    options: dict[str, Any]
-
-    def run(self) -> None:
-        """Launches on the tensors' device and its current stream."""
-        with torch.cuda.device_of(self.arguments["query"]):
-            kernels()[self.kernel][self.grid](**self.arguments, **self.options, enable_fp_fusion=True)
 
 
 @functools.cache
@@ -149,7 +136,7 @@ def _launch(
     batch, query_rows, heads, _ = query.shape
     key_rows = problem.key.shape[1]
     chosen = settings(kernel, problem) | {"store": store}
-    options = {name: chosen.pop(name) for name in ("num_warps", "num_stages")}
+    options = [chosen.pop(name) for name in ("num_warps", "num_stages")]
     strided = {"query": query, "key": problem.key, "value": problem.value}
     if gradient is not None:
         strided["gradient"] = gradient
@@ -195,7 +182,8 @@ def _launch(
     }
     tile = chosen["block_k"] if kernel == "attention_backward_key" else chosen["block_q"]
     rows = key_rows if kernel == "attention_backward_key" else query_rows
-    return Launch(kernel, (-(-rows // tile) * batch * heads,), arguments, options)
+    grid = (-(-rows // tile) * batch * heads,)
+    return Launch(kernels()[kernel], grid, arguments, *options)
 
 
 def backward_weight(problem: Problem, d_halves: Tensor) -> tuple[Launch, Tensor]:
@@ -205,7 +193,7 @@ def backward_weight(problem: Problem, d_halves: Tensor) -> tuple[Launch, Tensor]
     batch, query_rows, heads, d_head = query.shape
     d_pos = weight.shape[-1]
     chosen = dict(settings("attention_backward_weight", problem))
-    options = {name: chosen.pop(name) for name in ("num_warps", "num_stages")}
+    options = [chosen.pop(name) for name in ("num_warps", "num_stages")]
     block, columns = int(chosen["block_r"]), -(-d_pos // int(chosen["block_c"]))
     part_rows, parts = _parts(batch * query_rows, block, heads * columns)
     out = query.new_empty((parts, heads, d_head, d_pos), dtype=torch_accumulator(query.dtype))
@@ -223,7 +211,8 @@ def backward_weight(problem: Problem, d_halves: Tensor) -> tuple[Launch, Tensor]
         "part_rows": part_rows,
         "static": _static(problem, **chosen),
     }
-    return Launch("attention_backward_weight", (heads, columns, parts), arguments, options), out
+    kernel = kernels()["attention_backward_weight"]
+    return Launch(kernel, (heads, columns, parts), arguments, *options), out
 
 
 PROGRAMS = 264

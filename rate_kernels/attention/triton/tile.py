@@ -71,10 +71,20 @@ class Dropout(NamedTuple):
 
 
 @triton.jit
-def load_rows(base, rows, end, stride, columns, WIDTH: tl.constexpr, GUARD: tl.constexpr):
-    """``base[rows, columns]``; zeros beyond ``WIDTH`` and, with ``GUARD``, outside the rows ``0 .. end - 1``."""
-    pointers = base + rows.to(tl.int64)[:, None] * stride + columns[None, :]
+def _addresses(base, begin, stride, columns, COUNT: tl.constexpr):
+    """Offsets from one tile to the next may need 64 bits, those inside a tile do not."""
+    lines = tl.arange(0, COUNT)
+    return base + tl.cast(begin, tl.int64) * stride + (lines[:, None] * stride + columns[None, :])
+
+
+@triton.jit
+def load_rows(
+    base, begin, end, stride, columns, COUNT: tl.constexpr, WIDTH: tl.constexpr, GUARD: tl.constexpr
+):  # fmt: skip
+    """``COUNT`` rows from ``begin``; zeros beyond ``WIDTH`` and, with ``GUARD``, outside the rows ``0 .. end - 1``."""
+    pointers = _addresses(base, begin, stride, columns, COUNT)
     if GUARD:
+        rows = begin + tl.arange(0, COUNT)
         inside = ((rows >= 0) & (rows < end))[:, None] & (columns < WIDTH)[None, :]
         tile = tl.load(pointers, mask=inside, other=0.0)
     elif columns.shape[0] > WIDTH:
@@ -85,27 +95,31 @@ def load_rows(base, rows, end, stride, columns, WIDTH: tl.constexpr, GUARD: tl.c
 
 
 @triton.jit
-def store_rows(base, rows, end, stride, columns, tile, WIDTH: tl.constexpr):
-    """Writes a tile where its rows and columns exist."""
-    pointers = base + rows.to(tl.int64)[:, None] * stride + columns[None, :]
-    inside = (rows < end)[:, None] & (columns < WIDTH)[None, :]
+def store_rows(base, begin, end, stride, columns, tile, WIDTH: tl.constexpr):
+    """Writes a tile from row ``begin`` on where its rows and columns exist."""
+    pointers = _addresses(base, begin, stride, columns, tile.shape[0])
+    inside = (begin + tl.arange(0, tile.shape[0]) < end)[:, None] & (columns < WIDTH)[None, :]
     tl.store(pointers, tile.to(base.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def load_angles(table, positions, end, static: tl.constexpr, GUARD: tl.constexpr):
-    """Cosines and sines of these positions, ``[len(positions), half_width]`` each, from a table ``[T, 2 half]``."""
+def load_angles(table, begin, end, static: tl.constexpr, COUNT: tl.constexpr, GUARD: tl.constexpr):
+    """Cosines and sines of ``COUNT`` positions, ``[COUNT, half_width]`` each, from a table ``[T, 2 half]``."""
     columns = tl.arange(0, static.half_width)
-    cosine = load_rows(table, positions, end, 2 * static.half, columns, static.half, GUARD)
-    sine = load_rows(table + static.half, positions, end, 2 * static.half, columns, static.half, GUARD)
+    cosine = load_rows(table, begin, end, 2 * static.half, columns, COUNT, static.half, GUARD)
+    sine = load_rows(table + static.half, begin, end, 2 * static.half, columns, COUNT, static.half, GUARD)
     return cosine, sine
 
 
 @triton.jit
-def wrapped_angles(phi, keys, key_rows, static: tl.constexpr):
-    """The angles of the positions ``keys - key_rows``, where ``shift="transformer_xl"`` puts a key ahead."""
-    cosine, sine = load_angles(phi, key_rows - keys, key_rows + 1, static, True)
-    return cosine, -sine
+def wrapped_angles(phi, keys_begin, key_rows, static: tl.constexpr):
+    """The angles of the positions ``key - key_rows``, where ``shift="transformer_xl"`` puts a key ahead."""
+    columns = tl.arange(0, static.half_width)
+    positions = key_rows - keys_begin - tl.arange(0, static.block_k)
+    pointers = phi + positions[:, None] * (2 * static.half) + columns[None, :]
+    inside = (positions >= 0)[:, None] & (columns < static.half)[None, :]
+    cosine = tl.load(pointers, mask=inside, other=0.0)
+    return cosine, -tl.load(pointers + static.half, mask=inside, other=0.0)
 
 
 @triton.jit
@@ -134,48 +148,60 @@ def add_inner(left, right, accumulator, static: tl.constexpr):
 
 
 @triton.jit
-def content_query(query, rows, stride, parameters, lengths, static: tl.constexpr, GUARD: tl.constexpr):
-    """``q + u`` of these rows; without positions ``q``."""
+def content_query(query, rows_begin, stride, parameters, lengths, static: tl.constexpr, GUARD: tl.constexpr):
+    """``q + u`` of a tile of rows; without positions ``q``."""
     dims = tl.arange(0, static.width)
-    tile = load_rows(query, rows, lengths.query_rows, stride, dims, static.d_head, GUARD)
+    tile = load_rows(
+        query, rows_begin, lengths.query_rows, stride, dims, static.block_q, static.d_head, GUARD
+    )
     if static.position:
         tile = biased(tile, parameters.content_bias, dims, static)
     return tile
 
 
 @triton.jit
-def rotated_query(query, rows, stride, parameters, lengths, static: tl.constexpr):
-    """Both halves of ``q~`` of these rows, from ``(q + v) W``; ``chunk`` columns of q at a time."""
-    columns = tl.arange(0, static.half_width)
-    a = tl.zeros([rows.shape[0], static.half_width], static.acc)  # what meets the sines of a distance
-    b = tl.zeros([rows.shape[0], static.half_width], static.acc)  # and the cosines
-    for start in tl.static_range(0, static.width, static.chunk):
+def rotated_query(query, rows_begin, stride, parameters, lengths, static: tl.constexpr):
+    """Both halves of ``q~`` of a tile of rows, from ``(q + v) W``; ``chunk`` columns of q at a time."""
+    a = tl.zeros([static.block_q, static.half_width], static.acc)  # what meets the sines of a distance
+    b = tl.zeros([static.block_q, static.half_width], static.acc)  # and the cosines
+    for start in range(0, static.width, static.chunk):
         dims = start + tl.arange(0, static.chunk)
-        tile = load_rows(query, rows, lengths.query_rows, stride, dims, static.d_head, True)
-        tile = biased(tile, parameters.position_bias, dims, static)
-        weight = parameters.weight
-        to_a = load_rows(weight, dims, static.d_head, 2 * static.half, columns, static.half, True)
-        to_b = load_rows(
-            weight + static.half, dims, static.d_head, 2 * static.half, columns, static.half, True
+        tile = load_rows(
+            query, rows_begin, lengths.query_rows, stride, dims, static.block_q, static.d_head, True
         )
+        tile = biased(tile, parameters.position_bias, dims, static)
+        to_a, to_b = load_weight(parameters.weight, start, 0, static, static.chunk, static.half_width)
         a = add_product(tile, to_a, a, static)
         b = add_product(tile, to_b, b, static)
-    positions = rows + lengths.cache_len
-    cosine, sine = load_angles(parameters.angles, positions, lengths.key_rows, static, True)
+    begin = rows_begin + lengths.cache_len
+    cosine, sine = load_angles(parameters.angles, begin, lengths.key_rows, static, static.block_q, True)
     dtype = query.dtype.element_ty
     return (a * sine + b * cosine).to(dtype), (b * sine - a * cosine).to(dtype)
 
 
 @triton.jit
-def load_queries(query, rows, stride, parameters, lengths, static: tl.constexpr):
+def load_weight(weight, row, column, static: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """A tile of one head's W: the columns that meet the sines, and those that meet the cosines."""
+    columns = column + tl.arange(0, COLUMNS)
+    to_a = load_rows(weight, row, static.d_head, 2 * static.half, columns, ROWS, static.half, True)
+    to_b = load_rows(
+        weight + static.half, row, static.d_head, 2 * static.half, columns, ROWS, static.half, True
+    )
+    return to_a, to_b
+
+
+@triton.jit
+def load_queries(query, rows_begin, stride, parameters, lengths, static: tl.constexpr):
     """The tiles of these rows that meet keys."""
-    content = content_query(query, rows, stride, parameters, lengths, static, True)
+    content = content_query(query, rows_begin, stride, parameters, lengths, static, True)
     queries = Queries(content, content, content, content, content)
     if static.position:
-        first, second = rotated_query(query, rows, stride, parameters, lengths, static)
+        first, second = rotated_query(query, rows_begin, stride, parameters, lengths, static)
         queries = Queries(content, first, second, first, second)
         if static.published:
-            next_first, next_second = rotated_query(query, rows + 1, stride, parameters, lengths, static)
+            next_first, next_second = rotated_query(
+                query, rows_begin + 1, stride, parameters, lengths, static
+            )
             queries = Queries(content, first, second, next_first, next_second)
     return queries
 
@@ -185,7 +211,7 @@ def load_queries(query, rows, stride, parameters, lengths, static: tl.constexpr)
 
 @triton.jit
 def raw_scores(
-    queries, key_tile, cosine, sine, keys_begin, keys, rows, phi, ahead_from, lengths,
+    queries, key_tile, cosine, sine, keys_begin, rows, phi, ahead_from, lengths,
     static: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """``(q_i + u) . k_j + (q_i + v) . W e(i - j)`` of a tile.
@@ -193,19 +219,20 @@ def raw_scores(
     With ``shift="transformer_xl"`` the position term is 0 one key ahead, and the next row's, a whole length farther,
     beyond that; only masked tiles hold keys ahead, from ``ahead_from`` on.
     """
-    scores = add_inner(
-        queries.content, key_tile, tl.zeros([rows.shape[0], keys.shape[0]], static.acc), static
-    )
+    nothing = tl.zeros([static.block_q, static.block_k], static.acc)
+    scores = add_inner(queries.content, key_tile, nothing, static)
     if static.position:
         content_scores = scores
         scores = add_inner(queries.rotated_1, cosine, scores, static)
         scores = add_inner(queries.rotated_2, sine, scores, static)
         if static.published and MASKED:
-            if keys_begin + keys.shape[0] > ahead_from:
-                wrapped_1, wrapped_2 = wrapped_angles(phi, keys, lengths.key_rows, static)
+            if keys_begin + static.block_k > ahead_from:
+                wrapped_1, wrapped_2 = wrapped_angles(phi, keys_begin, lengths.key_rows, static)
                 wrapped = add_inner(queries.following_1, wrapped_1, content_scores, static)
                 wrapped = add_inner(queries.following_2, wrapped_2, wrapped, static)
-                ahead = keys[None, :] - lengths.cache_len - rows[:, None]
+                ahead = (
+                    (keys_begin + tl.arange(0, static.block_k))[None, :] - lengths.cache_len - rows[:, None]
+                )
                 scores = tl.where(ahead >= 2, wrapped, tl.where(ahead == 1, content_scores, scores))
     return scores
 

@@ -9,13 +9,16 @@ import torch
 
 from rate_kernels.attention.triton import launch
 from rate_kernels.segment import SegmentLayout
+from rate_kernels.triton_support import Launch
 
 Sizes = dict[str, int]
 
+TABLE = launch.TABLE
 LARGEST: Sizes = {"d_head": 256, "d_pos": 512}
 SIZES: dict[str, list[Sizes]] = {
     "bfloat16": [
         {"d_head": 64, "d_pos": 64, "length": 64},
+        {"d_head": 64, "d_pos": 64, "length": 512},
         {"d_head": 64, "d_pos": 64},
         {"d_head": 128, "d_pos": 128},
         LARGEST,
@@ -23,7 +26,7 @@ SIZES: dict[str, list[Sizes]] = {
     "tf32": [{"d_head": 64, "d_pos": 64}, {"d_head": 128, "d_pos": 128}, LARGEST],
     "float32": [{"d_head": 64, "d_pos": 64}, LARGEST],
 }
-"""The rows that the table has for each architecture and kernel: upper bounds of the sizes that take them."""
+"""Upper bounds of the sizes that take a row."""
 
 KERNELS = (
     "attention_forward",
@@ -31,6 +34,12 @@ KERNELS = (
     "attention_backward_key",
     "attention_backward_weight",
 )
+
+
+def rows(kernel: str, dtype: str) -> list[Sizes]:
+    """The sizes for which the table has a row of ``kernel`` and ``dtype``, on every architecture that it has."""
+    lengths_matter = kernel != "attention_backward_weight"
+    return [sizes for sizes in SIZES[dtype] if lengths_matter or "length" not in sizes]
 
 
 def problem(
@@ -69,32 +78,30 @@ def problem(
     )
 
 
-def prepare(kernel: str, problem: launch.Problem) -> launch.Launch:
-    """A launch of ``kernel`` with settings ``problem.chosen[kernel]``, and outputs of its own."""
-    query, weight = problem.query, problem.weight
-    assert weight is not None and problem.chosen is not None
+def prepare(
+    kernel: str, sizes: Sizes, dtype: str, settings: launch.Settings, device: str = "cuda", **flags: Any
+) -> Launch:
+    """A launch of ``kernel`` with these settings, on a problem of its own; ``flags`` as :func:`problem` takes them."""
+    example = problem(sizes, dtype, device, **flags)._replace(chosen={kernel: settings})
+    query = example.query
     batch, query_rows, heads, d_head = query.shape
     statistics = query.new_zeros((batch, heads, query_rows), dtype=launch.torch_accumulator(query.dtype))
-    out, d_halves = torch.empty_like(query), query.new_zeros((batch, query_rows, heads, weight.shape[-1]))
-    rotated = query.new_zeros((batch, heads, query_rows, weight.shape[-1]))
-    rotated_or_none = rotated if problem.chosen[kernel].get("store") else None
-    delta = torch.empty_like(statistics)
+    delta, out = torch.empty_like(statistics), torch.empty_like(query)
+    d_halves = query.new_zeros((batch, query_rows, heads, sizes["d_pos"]))
+    rotated = query.new_zeros((batch, heads, query_rows, sizes["d_pos"])) if settings.get("store") else None
     if kernel == "attention_forward":
-        return launch.forward(problem, out, statistics)
+        return launch.forward(example, out, statistics)
     if kernel == "attention_backward_query":
-        tiles = -(-query_rows // problem.chosen[kernel]["block_q"])
-        sums = statistics.new_empty((batch * tiles, heads, 2, d_head))
+        sums = statistics.new_empty((batch * -(-query_rows // settings["block_q"]), heads, 2, d_head))
         d_query = torch.empty_like(query)
-        return launch.backward_query(
-            problem, out, statistics, query, delta, d_query, d_halves, sums, rotated_or_none
-        )
+        return launch.backward_query(example, out, statistics, query, delta, d_query, d_halves, sums, rotated)
     if kernel == "attention_backward_key":
-        d_key, d_value = torch.empty_like(problem.key), torch.empty_like(problem.value)
-        return launch.backward_key(problem, statistics, query, delta, d_key, d_value, rotated_or_none)
-    return launch.backward_weight(problem, d_halves)[0]
+        d_key, d_value = torch.empty_like(example.key), torch.empty_like(example.value)
+        return launch.backward_key(example, statistics, query, delta, d_key, d_value, rotated)
+    return launch.backward_weight(example, d_halves)[0]
 
 
-def candidates(kernel: str, sizes: Sizes, dtype: str) -> list[dict[str, Any]]:
+def candidates(kernel: str, sizes: Sizes) -> list[launch.Settings]:
     """Settings worth trying, those expected to be fastest first; not all of them fit every architecture."""
     wide = max(sizes["d_head"], sizes["d_pos"])
     short = sizes.get("length", 1 << 30) <= 64
@@ -108,7 +115,7 @@ def candidates(kernel: str, sizes: Sizes, dtype: str) -> list[dict[str, Any]]:
     blocks = ((128, 64), (64, 128), (64, 64), (64, 32), (32, 64), (32, 32), (16, 32), (32, 16), (16, 16))
     if short:
         blocks = ((32, 32), (64, 32), (16, 32), (16, 16))
-    chunks = (64, 32, 16) if wide <= 128 else (32, 16)
+    chunks = (32, 64, 16) if wide <= 128 else (32, 16)
     stores = (False, True) if kernel == "attention_backward_key" else (False,)
     found = [
         {"block_q": rows, "block_k": keys, "chunk": chunk, "num_warps": warps, "num_stages": stages}

@@ -16,8 +16,9 @@ import triton.language as tl
 from torch import Tensor
 
 from rate_kernels.gate.parameters import GateParameters
-from rate_kernels.gate.triton.launch import Call, Launch, power_of_two
+from rate_kernels.gate.triton.launch import Call, power_of_two
 from rate_kernels.gate.triton.tiles import activate, inside, multiply, slope
+from rate_kernels.triton_support import Launch
 
 PRODUCTS = ("query", "key", "value", "output", "memory", "update")
 """What a program of the second launch belongs to: a weight and its bias, or a gradient of the inputs."""

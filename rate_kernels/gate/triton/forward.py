@@ -14,8 +14,9 @@ import triton.language as tl
 from torch import Tensor
 
 from rate_kernels.gate.parameters import GateParameters
-from rate_kernels.gate.triton.launch import Call, Launch, power_of_two
+from rate_kernels.gate.triton.launch import Call, power_of_two
 from rate_kernels.gate.triton.tiles import attention_weights, inside, multiply, read_maps, rows_of
+from rate_kernels.triton_support import Launch
 
 
 @triton.jit(do_not_specialize=["batch", "tokens"])

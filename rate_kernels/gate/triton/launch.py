@@ -1,7 +1,8 @@
-"""What a launch of the gate's kernels is made of, apart from the kernels."""
+"""What the launches of the gate's kernels have in common."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from rate_kernels import configurations, triton_support
 from rate_kernels.gate.parameters import GateParameters
+
+Settings = dict[str, Any]
 
 TABLE = Path(__file__).with_name("configurations.json")
 
@@ -29,12 +32,16 @@ class Call(NamedTuple):
     activation: str
     operand: str
     architecture: int
+    chosen: Mapping[str, Settings] | None = None
+    """Settings by kernel, instead of the table's; for tuning."""
 
-    def settings(self, kernel: str) -> dict[str, int]:
+    def settings(self, kernel: str) -> Settings:
         """The table's settings of a kernel.
 
         float32 on tensor cores has rows of its own. The interpreter takes those too: their larger tiles are faster.
         """
+        if self.chosen is not None:
+            return self.chosen[kernel]
         _, tokens, d = self.memory.shape
         dtype = str(self.memory.dtype).removeprefix("torch.")
         lowered = self.operand != "float32" or triton_support.float32_precision() == "tf32"
@@ -57,22 +64,6 @@ class Call(NamedTuple):
             "PRECISION": triton_support.float32_precision(),
             "TOTAL": tl.float64 if self.operand == "float64" else tl.float32,
         }
-
-
-class Launch(NamedTuple):
-    """A kernel with everything its launch needs."""
-
-    kernel: Any
-    grid: tuple[int, ...]
-    arguments: dict[str, Any]
-    num_warps: int
-    num_stages: int
-
-    def run(self) -> None:
-        """Launches the kernel on the current stream of the current device."""
-        self.kernel[self.grid](
-            **self.arguments, num_warps=self.num_warps, num_stages=self.num_stages, enable_fp_fusion=True
-        )
 
 
 def power_of_two(size: int) -> int:

@@ -6,7 +6,6 @@ operators. Only the arguments are kept for the backward pass.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,13 +66,6 @@ def _call(
     return Call(_rows(memory), _rows(update), readable, num_heads, activation, operand, architecture)
 
 
-def _current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Makes ``device`` the current one, as Triton's launches need."""
-    if device.type != "cuda" or device.index == torch.cuda.current_device():
-        return contextlib.nullcontext()
-    return torch.cuda.device(device)
-
-
 def _forward(
     memory: Tensor,
     update: Tensor,
@@ -86,8 +78,7 @@ def _forward(
 
     out = memory.new_empty(memory.shape)
     if out.numel():
-        with _current(memory.device):
-            forward.plan(_call(memory, update, parameters, num_heads, activation, operand), out).run()
+        forward.plan(_call(memory, update, parameters, num_heads, activation, operand), out).run()
     return out
 
 
@@ -114,9 +105,8 @@ def _backward(
     call = _call(memory, update, parameters, num_heads, activation, operand)
     gradient = _rows(gradient.resolve_neg())
     work = memory.new_empty((4, *memory.shape), dtype=getattr(torch, operand))
-    with _current(memory.device):
-        backward_heads.plan_heads(call, gradient, work).run()
-        backward_maps.plan_maps(call, gradient, work, gradients, products).run()
+    backward_heads.plan_heads(call, gradient, work).run()
+    backward_maps.plan_maps(call, gradient, work, gradients, products).run()
     return [x if wanted else x.new_empty(0) for x, wanted in zip(gradients, needed, strict=True)]
 
 

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from rate.compat import upstream
+from rate_kernels.triton_support import interpreted
 from tests import golden
 
 MODELS = ["dt", "rmt", "trxl", "rate", "rate_cache", "rate_continuous", "rate_gtrxl"]
@@ -22,7 +23,8 @@ def _load(name, backend):
     return model, meta, arrays, actions
 
 
-@pytest.mark.parametrize("backend", ["native", "sdpa", "reference"])
+@pytest.mark.interpreter
+@pytest.mark.parametrize("backend", ["triton"] if interpreted() else ["native", "sdpa", "reference"])
 @pytest.mark.parametrize("name", MODELS)
 def test_segments(name, backend):
     model, meta, arrays, actions = _load(name, backend)
@@ -40,7 +42,8 @@ def test_segments(name, backend):
             assert golden.error(cache.transpose(0, 1), arrays[f"seg{n}_cache{layer}"]) < TOLERANCE
 
 
-@pytest.mark.parametrize("backend", ["native", "sdpa"])
+@pytest.mark.interpreter
+@pytest.mark.parametrize("backend", ["triton"] if interpreted() else ["native", "sdpa"])
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients(name, backend):
     model, meta, arrays, actions = _load(name, backend)

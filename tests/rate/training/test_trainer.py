@@ -42,6 +42,7 @@ def test_a_run_leaves_everything(tmp_path):
         assert torch.equal(model.state_dict()[name], tensor)
 
 
+@pytest.mark.interpreter
 def test_the_seed_decides(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         _train(tmp_path / name, seed=seed)
@@ -119,6 +120,7 @@ def _count_steps(trainer, monkeypatch):
     return steps, norms
 
 
+@pytest.mark.interpreter
 def test_the_published_regime_steps_at_every_segment(tmp_path, monkeypatch):
     trainer = run.start(tmp_path, options(regime="published", updates=3))
     segments = [trainer.windows.sample(update, 4, 0).num_segments(2) for update in range(3)]
@@ -130,6 +132,7 @@ def test_the_published_regime_steps_at_every_segment(tmp_path, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(gate, trainer.model.gate.parameters(), strict=True))
 
 
+@pytest.mark.interpreter
 def test_the_full_regime_steps_once_per_batch_and_trains_the_gate(tmp_path, monkeypatch):
     trainer = run.start(tmp_path, options(updates=3))
     gate = trainer.model.gate.value.weight.detach().clone()
@@ -149,6 +152,7 @@ def test_clipping(tmp_path, monkeypatch, clip, clipped):
     assert norms == pytest.approx([clip] * 2 if clipped else said, rel=1e-3)
 
 
+@pytest.mark.interpreter
 def test_replay_gives_the_same_model(tmp_path):
     # The same numbers in another order of additions, so close and not equal.
     models = [_train(tmp_path / str(replay), replay=replay, updates=3).model for replay in (True, False)]

@@ -42,7 +42,6 @@ def test_published_layer(name, backend):
         assert golden.error(gradient, arrays[f"d_{gradient_name}"]) < 1e-5, gradient_name
 
 
-@pytest.mark.interpreter
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("n", [1, 2, 13])
