@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -76,6 +77,8 @@ def _device_section(name: str, results: dict[str, Result], pictures: dict[str, P
     text += tables.wins_and_losses(results, short=False)
     for kind, path in pictures.items():
         text += f"\n![{_CAPTIONS[kind]}]({path.relative_to(docs)})\n"
+    if "roofline" not in pictures and {"attention", "ceilings"} <= results.keys():
+        text += "\nNo roofline: attention went past the ceilings, which were measured on a busier machine.\n"
     for what in groups.GROUPS:
         if what not in results:
             continue
@@ -119,6 +122,15 @@ def _tmaze(result: Result) -> str:
     return tables.table(header, [row + ["-"] * (len(header) - len(row)) for row in rows])
 
 
+def _busy(results: dict[str, Result]) -> str:
+    """A warning where other processes had their share of the processor."""
+    loads = [r.machine["load"][0] for r in results.values() if not r.on_gpu and r.machine["load"]]
+    cores = os.cpu_count() or 1
+    if not loads or max(loads) < cores + 1:
+        return ""
+    return f" (the machine was busy, load {max(loads):.0f}: all times are too long, and ratios near 1 say nothing)"
+
+
 def _update_readme(readme: Path, results: dict[str, Result]) -> None:
     text = readme.read_text()
     if text.count(_BEGIN) != 1 or text.count(_END) != 1:
@@ -128,6 +140,6 @@ def _update_readme(readme: Path, results: dict[str, Result]) -> None:
         "" if result.on_gpu else f", {result.machine['threads']} thread(s) used"
     )
     table = tables.wins_and_losses(results, short=True)
-    said = f"{where}, {result.settings['dtype']}:\n\n{table}"
+    said = f"{where}, {result.settings['dtype']}{_busy(results)}:\n\n{table}"
     pattern = re.escape(_BEGIN) + r".*?" + re.escape(_END)
     readme.write_text(re.sub(pattern, lambda _: f"{_BEGIN}\n{said}{_END}", text, flags=re.DOTALL))
