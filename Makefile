@@ -17,8 +17,12 @@ demo: $(VENV)/.installed
 	$(BIN)/rate train tmaze --run $(RUN) $(DEMO)
 	$(BIN)/rate eval $(RUN) --corridor 1 4 9 14 19 24 48 120 240 480 1000 --episodes 100
 
+# Tests run in as many processes as there are cores, each with one thread; then, unless some are named, those that go
+# through the Triton kernels' source run again in Triton's interpreter.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(TESTS)
+	$(PYTEST) $(TESTS)
+	$(if $(TESTS),,TRITON_INTERPRET=1 RATE_BACKEND=triton $(PYTEST))
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

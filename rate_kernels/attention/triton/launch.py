@@ -132,58 +132,99 @@ def _launch(
     gradient: Tensor | None = None,
     store: bool = False,
 ) -> Launch:
-    query, layout, weight = problem.query, problem.layout, problem.weight
-    batch, query_rows, heads, _ = query.shape
-    key_rows = problem.key.shape[1]
-    chosen = settings(kernel, problem) | {"store": store}
-    options = [chosen.pop(name) for name in ("num_warps", "num_stages")]
-    strided = {"query": query, "key": problem.key, "value": problem.value}
-    if gradient is not None:
-        strided["gradient"] = gradient
-    arguments: dict[str, Any] = {**strided, **tensors}
-    for name, tensor in strided.items():
-        arguments |= {
-            f"{name}_batch": tensor.stride(0),
-            f"{name}_row": tensor.stride(1),
-            f"{name}_head": tensor.stride(2),
-        }
+    query, key, value, weight = problem.query, problem.key, problem.value, problem.weight
     d_pos = 0 if weight is None else weight.shape[-1]
-    arguments |= {
-        "key_start": problem.key_start,
-        "seed": problem.seed,
+    arguments: dict[str, Any] = {
+        "query": query,
+        "key": key,
+        "value": value,
         "weight": weight,
         "content_bias": problem.content_bias,
         "position_bias": problem.position_bias,
         "phi": None,
         "angles": None,
+        "key_start": problem.key_start,
+        "seed": problem.seed,
+        **tensors,
     }
     if weight is not None:
-        arguments["phi"], arguments["angles"] = tables(key_rows, d_pos, query.dtype, query.device)
-    # A kernel takes addresses for what is absent too, and does not read them.
-    arguments = {name: query if x is None else x for name, x in arguments.items()}
-    arguments |= {
+        arguments["phi"], arguments["angles"] = tables(key.shape[1], d_pos, query.dtype, query.device)
+    for name, tensor in arguments.items():
+        if tensor is None:  # a kernel takes an address for what is absent too, and does not read it
+            arguments[name] = query
+    strides: tuple[tuple[int, ...], ...] = (query.stride(), key.stride(), value.stride())
+    if gradient is not None:
+        arguments["gradient"] = gradient
+        strides = (*strides, gradient.stride())
+    grid, numbers, num_warps, num_stages = _numbers(
+        kernel,
+        tuple(settings(kernel, problem).items()),
+        query.dtype,
+        triton_support.float32_precision(),
+        query.shape,
+        key.shape[1],
+        strides,
+        d_pos,
+        problem.layout,
+        problem.published,
+        problem.key_start is not None,
+        problem.scale,
+        problem.dropout_p,
+        store,
+    )
+    arguments |= numbers
+    return Launch(kernels()[kernel], grid, arguments, num_warps, num_stages)
+
+
+@functools.lru_cache(maxsize=4096)
+def _numbers(
+    kernel: str,
+    chosen: tuple[tuple[str, Any], ...],
+    dtype: torch.dtype,
+    precision: str,
+    shape: torch.Size,
+    key_rows: int,
+    strides: tuple[tuple[int, ...], ...],
+    d_pos: int,
+    layout: SegmentLayout,
+    published: bool,
+    has_padding: bool,
+    scale: float,
+    dropout_p: float,
+    store: bool,
+) -> tuple[tuple[int], dict[str, Any], int, int]:
+    """Grid, arguments that are no tensors, warps and stages: what repeats from call to call."""
+    batch, query_rows, heads, d_head = shape
+    fields = dict(chosen) | {"store": store}
+    num_warps, num_stages = fields.pop("num_warps"), fields.pop("num_stages")
+    numbers: dict[str, Any] = {
         "heads": heads,
         "num_memory": layout.num_memory,
         "segment_end": query_rows - layout.num_write,
         "cache_len": layout.cache_len,
         "query_rows": query_rows,
         "key_rows": key_rows,
-        "threshold": threshold(problem.dropout_p),
+        "threshold": threshold(dropout_p),
         "static": _static(
-            problem,
-            scale=problem.scale,
+            dtype,
+            precision,
+            d_head,
+            d_pos,
+            scale=scale,
             read_cache=layout.read_cache,
-            position=weight is not None,
-            published=problem.published and layout.num_memory > 0,
-            padded=problem.key_start is not None,
-            dropout=problem.dropout_p > 0,
-            **chosen,
+            position=d_pos > 0,
+            published=published and layout.num_memory > 0,
+            padded=has_padding,
+            dropout=dropout_p > 0,
+            **fields,
         ),
     }
-    tile = chosen["block_k"] if kernel == "attention_backward_key" else chosen["block_q"]
-    rows = key_rows if kernel == "attention_backward_key" else query_rows
-    grid = (-(-rows // tile) * batch * heads,)
-    return Launch(kernels()[kernel], grid, arguments, *options)
+    for name, (along_batch, along_rows, along_heads, _) in zip(
+        ("query", "key", "value", "gradient"), strides, strict=False
+    ):
+        numbers |= {f"{name}_batch": along_batch, f"{name}_row": along_rows, f"{name}_head": along_heads}
+    lines, block = (key_rows, "block_k") if kernel == "attention_backward_key" else (query_rows, "block_q")
+    return (-(-lines // fields[block]) * batch * heads,), numbers, num_warps, num_stages
 
 
 def backward_weight(problem: Problem, d_halves: Tensor) -> tuple[Launch, Tensor]:
@@ -209,7 +250,7 @@ def backward_weight(problem: Problem, d_halves: Tensor) -> tuple[Launch, Tensor]
         "batches": batch,
         "query_rows": query_rows,
         "part_rows": part_rows,
-        "static": _static(problem, **chosen),
+        "static": _static(query.dtype, triton_support.float32_precision(), d_head, d_pos, **chosen),
     }
     kernel = kernels()["attention_backward_weight"]
     return Launch(kernel, (heads, columns, parts), arguments, *options), out
@@ -251,14 +292,8 @@ class Static:
     block_c: Any = None
 
 
-def _static(problem: Problem, **fields: Any) -> Static:
-    query, weight = problem.query, problem.weight
-    d_pos = 0 if weight is None else weight.shape[-1]
-    return _make_static(query.dtype, triton_support.float32_precision(), query.shape[-1], d_pos, **fields)
-
-
 @functools.lru_cache(maxsize=1024)
-def _make_static(dtype: torch.dtype, float32: str, d_head: int, d_pos: int, **fields: Any) -> Static:
+def _static(dtype: torch.dtype, precision: str, d_head: int, d_pos: int, **fields: Any) -> Static:
     import triton.language as tl
 
     width, half_width = _padded(d_head), _padded(d_pos // 2)
@@ -266,7 +301,7 @@ def _make_static(dtype: torch.dtype, float32: str, d_head: int, d_pos: int, **fi
         fields["chunk"] = min(fields["chunk"], max(width, half_width))
     fields |= {"d_head": d_head, "width": width, "half": d_pos // 2, "half_width": half_width}
     fields["acc"] = tl.float64 if dtype == torch.float64 else tl.float32
-    fields["precision"] = float32 if dtype == torch.float32 else "ieee"
+    fields["precision"] = precision if dtype == torch.float32 else "ieee"
     return Static(**{name: tl.constexpr(value) for name, value in fields.items()})
 
 
