@@ -35,7 +35,7 @@ _POINTERS = {
 
 
 class Compiled(NamedTuple):
-    """What one kernel uses on one architecture; ``shared`` and ``spills`` in bytes (spills: stores and loads)."""
+    """What one kernel uses on one architecture; ``shared`` in bytes, ``spills`` in bytes of each thread's stack."""
 
     shared: int
     registers: int
@@ -102,7 +102,7 @@ def compile_kernel(
 
 
 def _inspect(binary: bytes) -> tuple[int, int, str]:
-    """Registers per thread, bytes spilled to local memory, and the machine code."""
+    """Registers per thread, bytes of stack that a thread reads or writes, and the machine code."""
     import triton.backends.nvidia
 
     tools = Path(triton.backends.nvidia.__file__).parent / "bin"
@@ -113,7 +113,8 @@ def _inspect(binary: bytes) -> tuple[int, int, str]:
         sass = _output(str(tools / "nvdisasm"), "-c", str(path))
     registers = max(int(x) for x in re.findall(r"REG:(\d+)", usage))
     stack = max(int(x) for x in re.findall(r"STACK:(\d+)", usage))
-    return registers, stack, sass
+    used = re.search(r"\b(LDL|STL)\b", sass) is not None  # a stack may be reserved and never touched
+    return registers, stack if used else 0, sass
 
 
 def _output(*command: str) -> str:

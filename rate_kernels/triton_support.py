@@ -14,7 +14,7 @@ MINIMUM_CAPABILITY = (8, 0)
 CPU_ARCHITECTURE = 80
 """Whose rows the interpreter takes from the tables of configurations."""
 LESS_SHARED_MEMORY = (86, 87, 89, 120, 121)
-"""Architectures with the shared memory of a workstation's card: they take the rows of 80, which are small enough."""
+"""Architectures of workstations' cards, with less shared memory: they take the rows of 80."""
 
 
 @torch.compiler.assume_constant_result
@@ -47,13 +47,22 @@ def _missing() -> str | None:
 
 
 @functools.cache
+def _capability(device: torch.device) -> int:
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+@torch.compiler.assume_constant_result
+def little_shared_memory(device: torch.device) -> bool:
+    """Whether ``device`` has the 99 KB of shared memory of a workstation's card."""
+    return device.type == "cuda" and _capability(device) in LESS_SHARED_MEMORY
+
+
 def architecture(device: torch.device) -> int:
     """Whose rows ``device`` takes: its compute capability as one number, such as 90; 80 for a CPU and small cards."""
-    if device.type == "cpu":
+    if device.type == "cpu" or little_shared_memory(device):
         return CPU_ARCHITECTURE
-    major, minor = torch.cuda.get_device_capability(device)
-    capability = 10 * major + minor
-    return 80 if capability in LESS_SHARED_MEMORY else capability
+    return _capability(device)
 
 
 def float32_precision() -> str:

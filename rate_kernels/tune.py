@@ -72,8 +72,10 @@ def _precision(dtype: str) -> Iterator[None]:
 
 def by_compiling(kernel: str, sizes: Sizes, dtype: str, architecture: int) -> Settings:
     """The first candidate that fits shared memory and spills nothing; failing that, the one that spills least."""
-    served = triton_support.LESS_SHARED_MEMORY if architecture == 80 else (architecture,)
-    room = min(SHARED_MEMORY.get(one, SHARED_MEMORY[architecture]) for one in served)
+    widest = max(size for name, size in sizes.items() if name != "length")
+    room = SHARED_MEMORY[
+        89 if architecture == 80 and widest <= 128 else architecture
+    ]  # 89 takes the rows of 80
     least: tuple[int, Settings] | None = None
     for settings in operations()[kernel].candidates(kernel, sizes):
         built = compiled(kernel, sizes, dtype, settings, architecture)

@@ -21,6 +21,8 @@ from rate_kernels.segment import SegmentLayout
 
 MAX_HEAD = 256
 MAX_POSITION = 512
+MAX_WIDTH_IN_LITTLE_SHARED_MEMORY = 128
+"""Of d_head and d_pos, for float32 on a workstation's card."""
 
 
 def obstacle_of_call(query: Tensor, position: RelativePosition | None) -> str | None:
@@ -33,6 +35,11 @@ def obstacle_of_call(query: Tensor, position: RelativePosition | None) -> str | 
         return f"it takes a d_head of at most {MAX_HEAD}, got {query.shape[-1]}"
     if position is not None and position.weight.shape[-1] > MAX_POSITION:
         return f"it takes a d_pos of at most {MAX_POSITION}, got {position.weight.shape[-1]}"
+    if query.dtype == torch.float32 and triton_support.little_shared_memory(query.device):
+        widest = max(query.shape[-1], 0 if position is None else position.weight.shape[-1])
+        if widest > MAX_WIDTH_IN_LITTLE_SHARED_MEMORY:
+            limit = f"a d_head and a d_pos of at most {MAX_WIDTH_IN_LITTLE_SHARED_MEMORY}"
+            return f"in float32 it takes {limit} in this device's shared memory, got {widest}"
     return None
 
 

@@ -40,8 +40,8 @@ def real(sizes):
 def test_row(case):
     row, target, flags = case
     result = tune.compiled(row["kernel"], row["sizes"], row["dtype"], row["settings"], target, **flags)
-    served = (80, *triton_support.LESS_SHARED_MEMORY) if target == 80 else (target,)
-    assert result.shared <= min(SHARED_MEMORY.get(one, SHARED_MEMORY[120]) for one in served)
+    small_cards = target == 80 and (row["dtype"] == "bfloat16" or max(row["sizes"].values()) <= 128)
+    assert result.shared <= SHARED_MEMORY[89 if small_cards else target]
     if real(row["sizes"]) and not flags:
         assert result.spills == 0
     elif result.spills:
