@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 logger = logging.getLogger("rate_kernels")
 
@@ -21,11 +24,20 @@ BACKENDS = ("reference", "sdpa", "triton", "native")
 _announced: set[tuple[str, str]] = set()
 
 
+def constant_when_compiled(function: Function) -> Function:
+    """``torch.compiler.assume_constant_result`` without its import of the compiler, which would double our own.
+
+    The arguments must be plain numbers, strings or devices: the compiler may make other objects anew, without fields.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 class BackendUnavailable(RuntimeError):
     """A backend asked for by name cannot run here; the message says what is missing and how to get it."""
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def default_backend() -> str | None:
     """The value of ``RATE_BACKEND``, or None when it is unset or empty.
 

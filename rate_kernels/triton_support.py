@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rate_kernels.backends import constant_when_compiled
+
 MINIMUM_CAPABILITY = (8, 0)
 CPU_ARCHITECTURE = 80
 """Whose rows the interpreter takes from the tables of configurations."""
@@ -17,13 +19,13 @@ LESS_SHARED_MEMORY = (86, 87, 89, 120, 121)
 """Architectures of workstations' cards, with less shared memory: they take the rows of 80."""
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def interpreted() -> bool:
     """Whether ``TRITON_INTERPRET=1`` makes Triton run its kernels' source on the CPU, slowly, for tests."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def obstacle(device: torch.device) -> str | None:
     """Why Triton's kernels cannot run on tensors of ``device``, or None when they can."""
     if device.type == "cpu":
@@ -52,7 +54,7 @@ def _capability(device: torch.device) -> int:
     return 10 * major + minor
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def little_shared_memory(device: torch.device) -> bool:
     """Whether ``device`` has the 99 KB of shared memory of a workstation's card."""
     return device.type == "cuda" and _capability(device) in LESS_SHARED_MEMORY

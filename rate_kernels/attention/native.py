@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rate_kernels.attention.position import RelativePosition, sinusoids
+from rate_kernels.backends import constant_when_compiled
 from rate_kernels.recurrence import native as extension
 from rate_kernels.segment import SegmentLayout
 
@@ -28,7 +29,7 @@ def obstacle(device: torch.device) -> str | None:
     return extension.obstacle(device) or _missing()
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def _missing() -> str | None:
     if hasattr(extension._extension(), "attention_forward"):
         return None

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from rate_kernels.backends import constant_when_compiled
 from rate_kernels.segment import SegmentLayout
 
 _INTERFACE = 3  # of csrc/bindings.cpp: the argument lists below
@@ -61,7 +62,7 @@ def _why_not_built() -> str:
     return f"the extension is built for Python {record['python']}, this is {here}: run {_REINSTALL}"
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def _missing(device: torch.device) -> str | None:
     extension, reason = _load()
     if extension is None or device.type == "cpu":

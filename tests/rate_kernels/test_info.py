@@ -87,3 +87,9 @@ def test_missing_package(monkeypatch):
 
     monkeypatch.setattr(info.importlib.metadata, "version", version)
     assert info.collect()["versions"]["torch"] == "not installed"
+
+
+def test_importing_the_packages_imports_neither_the_compiler_nor_triton():
+    code = "import sys, torch, rate_kernels, rate; print({'torch._dynamo', 'triton'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from rate_kernels.attention.triton.forward import LENGTHS, _after_hidden
+from rate_kernels.attention.triton.forward import LENGTHS
 from rate_kernels.attention.triton.tile import (
     LOG2_E,
     Dropout,
@@ -36,7 +36,14 @@ from rate_kernels.attention.triton.tile import (
     store_rows,
     wrapped_angles,
 )
-from rate_kernels.attention.triton.visibility import loop_bounds, masked_tile, reach_of, sees, visible_keys
+from rate_kernels.attention.triton.visibility import (
+    after_hidden,
+    loop_bounds,
+    masked_tile,
+    reach_of,
+    sees,
+    visible_keys,
+)
 
 
 class Received(NamedTuple):
@@ -140,7 +147,7 @@ def attention_backward_query(
 
     reach, plain_end = reach_of(rows, rows_begin, key_start, batch, lengths, static)
     begin, before, plain, masked = loop_bounds(
-        reach.first, reach.end, inside, key_rows, _after_hidden(reach), plain_end, static.block_k
+        reach.first, reach.end, inside, key_rows, after_hidden(reach), plain_end, static.block_k
     )
     nothing = tl.zeros([static.block_q, static.half_width], static.acc)
     results = Results(tl.zeros([static.block_q, static.width], static.acc), nothing, nothing)

@@ -29,7 +29,7 @@ from rate_kernels.attention.triton.tile import (
     raw_scores,
     store_rows,
 )
-from rate_kernels.attention.triton.visibility import loop_bounds, masked_tile, reach_of, sees
+from rate_kernels.attention.triton.visibility import after_hidden, loop_bounds, masked_tile, reach_of, sees
 
 LENGTHS = ["heads", "num_memory", "segment_end", "cache_len", "query_rows", "key_rows", "threshold"]
 """Integers that no version of a kernel is compiled for."""
@@ -95,7 +95,7 @@ def attention_forward(
     queries = load_queries(query, rows_begin, query_row, parameters, lengths, static)
     reach, plain_end = reach_of(rows, rows_begin, key_start, batch, lengths, static)
     begin, before, plain, masked = loop_bounds(
-        reach.first, reach.end, rows < query_rows, key_rows, _after_hidden(reach), plain_end, static.block_k
+        reach.first, reach.end, rows < query_rows, key_rows, after_hidden(reach), plain_end, static.block_k
     )
     total = tl.zeros([static.block_q], static.acc)
     softmax = Softmax(tl.zeros([static.block_q, static.width], static.acc), total - float("inf"), total)
@@ -122,11 +122,6 @@ def attention_forward(
     # For a row that sees nothing, infinity makes every weight of the backward pass 0.
     logarithm = tl.where(seeing, softmax.highest + tl.log2(total), float("inf"))
     tl.store(statistics + group.to(tl.int64) * query_rows + rows, logarithm, mask=rows < query_rows)
-
-
-@triton.jit
-def _after_hidden(reach):
-    return tl.where(reach.hidden_begin < reach.hidden_end, reach.hidden_end, 0)
 
 
 @triton.jit

@@ -99,8 +99,7 @@ def _backward(
         return tuple(x.zero_() for x in results)  # type: ignore[return-value]
     d_query, d_key, d_value, d_weight, d_content_bias, d_position_bias = results
     batch, query_rows, heads, d_head = query.shape
-    gradient = _rows(gradient)
-    delta = torch.empty_like(statistics)
+    gradient, delta = _rows(gradient), torch.empty_like(statistics)
     for_keys = wanted[1] or wanted[2]
     d_halves = rotated = None
     if weight is not None:
@@ -109,12 +108,12 @@ def _backward(
             rotated = query.new_empty((batch, heads, query_rows, weight.shape[-1]))
     tiles = -(-query_rows // launch.settings("attention_backward_query", problem)["block_q"])
     sums = statistics.new_empty((batch * tiles, heads, 2, d_head))
-    d_query = d_query if wanted[0] else query.new_empty(query.shape)
-    launch.backward_query(problem, out, statistics, gradient, delta, d_query, d_halves, sums, rotated).run()
+    launch.backward_query(
+        problem, out, statistics, gradient, delta, _or_scratch(d_query, query), d_halves, sums, rotated
+    ).run()
     if for_keys:
-        d_key = d_key if wanted[1] else key.new_empty(key.shape)
-        d_value = d_value if wanted[2] else key.new_empty(key.shape)
-        launch.backward_key(problem, statistics, gradient, delta, d_key, d_value, rotated).run()
+        made = _or_scratch(d_key, key), _or_scratch(d_value, key)
+        launch.backward_key(problem, statistics, gradient, delta, *made, rotated).run()
     if d_halves is not None and wanted[3]:
         call, parts = launch.backward_weight(problem, d_halves)
         call.run()
@@ -125,15 +124,12 @@ def _backward(
             d_content_bias.copy_(total[:, 0])
         if wanted[5]:
             d_position_bias.copy_(total[:, 1])
-    empty = query.new_empty(0)
-    return (
-        d_query if wanted[0] else empty,
-        d_key if wanted[1] else empty,
-        d_value if wanted[2] else empty,
-        d_weight,
-        d_content_bias,
-        d_position_bias,
-    )
+    return results
+
+
+def _or_scratch(result: Tensor, like: Tensor) -> Tensor:
+    """``result``, or memory of the same shape where nobody wants it."""
+    return result if result.shape == like.shape else like.new_empty(like.shape)
 
 
 def _gradients(

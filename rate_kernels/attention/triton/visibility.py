@@ -68,6 +68,12 @@ def reach_of(rows, rows_begin, key_start, batch, lengths, static: tl.constexpr):
 
 
 @triton.jit
+def after_hidden(reach):
+    """The first key that is not before or among hidden ones; 0 where none are hidden."""
+    return tl.where(reach.hidden_begin < reach.hidden_end, reach.hidden_end, 0)
+
+
+@triton.jit
 def sees(keys, reach, static: tl.constexpr):
     """Boolean ``[rows, keys]`` of a tile."""
     visible = (keys[None, :] >= reach.first[:, None]) & (keys[None, :] < reach.end[:, None])
