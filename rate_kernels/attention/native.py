@@ -26,6 +26,8 @@ MAX_HEAD = 256
 
 def obstacle(device: torch.device) -> str | None:
     """Why the extension cannot run on tensors of ``device``, or None when it can."""
+    if device.type != "cpu":
+        return f"it runs on cpu tensors only, got {device.type}"
     return extension.obstacle(device) or _missing()
 
 

@@ -19,7 +19,6 @@ from rate_kernels.attention.triton.tile import (
     LOG2_E,
     Dropout,
     Lengths,
-    Parameters,
     add_inner,
     add_product,
     content_query,
@@ -27,6 +26,7 @@ from rate_kernels.attention.triton.tile import (
     keep,
     load_angles,
     load_rows,
+    parameters_of,
     rotated_query,
     store_rows,
     wrapped_angles,
@@ -104,10 +104,7 @@ def attention_backward_key(
     keys = keys_begin + tl.arange(0, static.block_k)
     dims = tl.arange(0, static.width)
     inside = keys < key_rows
-    biases = head * static.d_head
-    parameters = Parameters(
-        weight + biases * 2 * static.half, content_bias + biases, position_bias + biases, angles
-    )
+    parameters = parameters_of(head, weight, content_bias, position_bias, angles, static)
     lengths = Lengths(num_memory, segment_end, cache_len, query_rows, key_rows)
     dropout = Dropout(seed, group, threshold)
     per_row = group.to(tl.int64) * query_rows

@@ -22,16 +22,18 @@ from rate_kernels.attention.triton.tile import (
     Dropout,
     Keys,
     Lengths,
-    Parameters,
     add_inner,
     add_product,
     content_query,
     dropped,
     keep,
     load_angles,
+    load_keys,
     load_queries,
     load_rows,
+    load_values,
     load_weight,
+    parameters_of,
     raw_scores,
     store_rows,
     wrapped_angles,
@@ -116,10 +118,7 @@ def attention_backward_query(
     key += batch * key_batch + head * key_head
     value += batch * value_batch + head * value_head
     gradient += batch * gradient_batch + head * gradient_head
-    biases = head * static.d_head
-    parameters = Parameters(
-        weight + biases * 2 * static.half, content_bias + biases, position_bias + biases, angles
-    )
+    parameters = parameters_of(head, weight, content_bias, position_bias, angles, static)
     lengths = Lengths(num_memory, segment_end, cache_len, query_rows, key_rows)
     source = Keys(key, value, key_row, value_row, phi)
     dropout = Dropout(seed, group, threshold)
@@ -222,13 +221,7 @@ def _visit(
 ):  # fmt: skip
     """What the keys from ``keys_begin`` on give to the queries."""
     keys = keys_begin + tl.arange(0, static.block_k)
-    dims = tl.arange(0, static.width)
-    key_tile = load_rows(
-        source.key, keys_begin, lengths.key_rows, source.key_row, dims, static.block_k, static.d_head, MASKED
-    )
-    cosine, sine = key_tile, key_tile
-    if static.position:
-        cosine, sine = load_angles(source.phi, keys_begin, lengths.key_rows, static, static.block_k, MASKED)
+    key_tile, cosine, sine = load_keys(source, keys_begin, lengths, static, MASKED)
     scores = raw_scores(
         queries,
         key_tile,
@@ -263,17 +256,7 @@ def _through_softmax(
     weights, received, source, keys_begin, rows, dropout, lengths, static: tl.constexpr, MASKED: tl.constexpr
 ):  # fmt: skip
     """dS, scaled, from the weights before dropout."""
-    dims = tl.arange(0, static.width)
-    value_tile = load_rows(
-        source.value,
-        keys_begin,
-        lengths.key_rows,
-        source.value_row,
-        dims,
-        static.block_k,
-        static.d_head,
-        MASKED,
-    )
+    value_tile = load_values(source, keys_begin, lengths, static, MASKED)
     nothing = tl.zeros([static.block_q, static.block_k], static.acc)
     d_weights = add_inner(received.gradient, value_tile, nothing, static)
     if static.dropout:
@@ -287,10 +270,7 @@ def _visit_ahead(
 ):  # fmt: skip
     """What the rows before each (``rows``, ``content``, ``received``) give to the rotated queries of ``queries``."""
     keys = keys_begin + tl.arange(0, static.block_k)
-    dims = tl.arange(0, static.width)
-    key_tile = load_rows(
-        source.key, keys_begin, lengths.key_rows, source.key_row, dims, static.block_k, static.d_head, True
-    )
+    key_tile, _, _ = load_keys(source, keys_begin, lengths, static, True)
     wrapped_1, wrapped_2 = wrapped_angles(source.phi, keys_begin, lengths.key_rows, static)
     scores = add_inner(content, key_tile, tl.zeros([static.block_q, static.block_k], static.acc), static)
     scores = add_inner(queries.rotated_1, wrapped_1, scores, static)

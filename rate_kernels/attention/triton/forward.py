@@ -19,13 +19,13 @@ from rate_kernels.attention.triton.tile import (
     Dropout,
     Keys,
     Lengths,
-    Parameters,
     add_product,
     dropped,
     keep,
-    load_angles,
+    load_keys,
     load_queries,
-    load_rows,
+    load_values,
+    parameters_of,
     raw_scores,
     store_rows,
 )
@@ -84,10 +84,7 @@ def attention_forward(
     query += batch * query_batch + head * query_head
     key += batch * key_batch + head * key_head
     value += batch * value_batch + head * value_head
-    biases = head * static.d_head
-    parameters = Parameters(
-        weight + biases * 2 * static.half, content_bias + biases, position_bias + biases, angles
-    )
+    parameters = parameters_of(head, weight, content_bias, position_bias, angles, static)
     lengths = Lengths(num_memory, segment_end, cache_len, query_rows, key_rows)
     source = Keys(key, value, key_row, value_row, phi)
     dropout = Dropout(seed, group, threshold)
@@ -131,13 +128,7 @@ def _visit(
 ):  # fmt: skip
     """One step of the online softmax, over the keys from ``keys_begin`` on."""
     keys = keys_begin + tl.arange(0, static.block_k)
-    dims = tl.arange(0, static.width)
-    key_tile = load_rows(
-        source.key, keys_begin, lengths.key_rows, source.key_row, dims, static.block_k, static.d_head, MASKED
-    )
-    cosine, sine = key_tile, key_tile
-    if static.position:
-        cosine, sine = load_angles(source.phi, keys_begin, lengths.key_rows, static, static.block_k, MASKED)
+    key_tile, cosine, sine = load_keys(source, keys_begin, lengths, static, MASKED)
     scores = raw_scores(
         queries,
         key_tile,
@@ -163,16 +154,7 @@ def _visit(
     total = softmax.total * shrink + tl.sum(weights, 1)
     if static.dropout:
         weights = dropped(weights, keep(dropout, rows, keys_begin, static.block_k), dropout)
-    value_tile = load_rows(
-        source.value,
-        keys_begin,
-        lengths.key_rows,
-        source.value_row,
-        dims,
-        static.block_k,
-        static.d_head,
-        MASKED,
-    )
+    value_tile = load_values(source, keys_begin, lengths, static, MASKED)
     attended = add_product(
         weights.to(value_tile.dtype), value_tile, softmax.attended * shrink[:, None], static
     )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rate_kernels.attention.triton import launch
+from rate_kernels.recurrence import native as extension
 from rate_kernels.segment import SegmentLayout
 
 Inputs = tuple[
@@ -24,16 +25,13 @@ def attention(inputs: Inputs, numbers: list[int], published: bool, scale: float,
     """Runs the kernels on checked arguments; ``numbers`` are the four of a :class:`SegmentLayout`."""
     arguments = (*inputs, numbers, published, scale, dropout_p)
     tensors = [x for x in inputs if x is not None]
-    if torch.compiler.is_compiling() or not all(type(x) in _PLAIN for x in tensors):
+    if torch.compiler.is_compiling() or not all(map(extension._is_plain, tensors)):
         result: Tensor = torch.ops.rate_kernels.triton_attention(*arguments)[0]
     elif torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         result = _Attention.apply(*arguments)
     else:
         result = _forward(*arguments)[0]
     return result
-
-
-_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 # --- The passes -----------------------------------------------------------------------------------
@@ -99,7 +97,7 @@ def _backward(
         return tuple(x.zero_() for x in results)  # type: ignore[return-value]
     d_query, d_key, d_value, d_weight, d_content_bias, d_position_bias = results
     batch, query_rows, heads, d_head = query.shape
-    gradient, delta = _rows(gradient), torch.empty_like(statistics)
+    gradient, delta = _rows(gradient.resolve_neg()), torch.empty_like(statistics)
     for_keys = wanted[1] or wanted[2]
     d_halves = rotated = None
     if weight is not None:

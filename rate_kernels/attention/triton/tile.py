@@ -144,7 +144,46 @@ def add_inner(left, right, accumulator, static: tl.constexpr):
     return add_product(left, tl.trans(right), accumulator, static)
 
 
+# --- Keys -----------------------------------------------------------------------------------------
+
+
+@triton.jit
+def load_keys(source, keys_begin, lengths, static: tl.constexpr, MASKED: tl.constexpr):
+    """A tile of keys, and the cosines and sines of their positions; without positions the keys stand for them."""
+    dims = tl.arange(0, static.width)
+    key_tile = load_rows(
+        source.key, keys_begin, lengths.key_rows, source.key_row, dims, static.block_k, static.d_head, MASKED
+    )
+    cosine, sine = key_tile, key_tile
+    if static.position:
+        cosine, sine = load_angles(source.phi, keys_begin, lengths.key_rows, static, static.block_k, MASKED)
+    return key_tile, cosine, sine
+
+
+@triton.jit
+def load_values(source, keys_begin, lengths, static: tl.constexpr, MASKED: tl.constexpr):
+    """A tile of values."""
+    dims = tl.arange(0, static.width)
+    return load_rows(
+        source.value,
+        keys_begin,
+        lengths.key_rows,
+        source.value_row,
+        dims,
+        static.block_k,
+        static.d_head,
+        MASKED,
+    )
+
+
 # --- Queries --------------------------------------------------------------------------------------
+
+
+@triton.jit
+def parameters_of(head, weight, content_bias, position_bias, angles, static: tl.constexpr):
+    """The addresses of one head's parameters; ``head`` is a 64-bit integer."""
+    first = head * static.d_head
+    return Parameters(weight + first * 2 * static.half, content_bias + first, position_bias + first, angles)
 
 
 @triton.jit
