@@ -128,7 +128,7 @@ class WindowMemory(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Segment by segment: ``grid [B, S K, P, d]``, real from ``offset`` to ``end``."""
         assert self.initial is not None and self.write_offset is not None
-        batch, columns, per_step, _ = grid.shape
+        batch, per_step = len(grid), grid.shape[2]
         m, length = self.memory_tokens, self.segment_length
         state = self.initial.expand(batch, -1, -1)
         if memory is not None:
