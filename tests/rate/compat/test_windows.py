@@ -48,7 +48,9 @@ def test_rows_of_different_places_and_lengths_read_as_they_do_alone() -> None:
     starts, lengths = (0, 3, 6), (9, 2, 7)
     tokens, _ = window(100)
     real = torch.stack([torch.arange(9) >= 9 - n for n in lengths])
-    steps = torch.stack([torch.arange(9) - (9 - n) + s for s, n in zip(starts, lengths, strict=True)]).clamp(0)
+    steps = torch.stack([torch.arange(9) - (9 - n) + s for s, n in zip(starts, lengths, strict=True)]).clamp(
+        0
+    )
     padded = torch.stack([tokens[b, :9] for b in range(B)])
     read, kept = memory(padded, transform, steps, real)
     for b, n in enumerate(lengths):
@@ -101,7 +103,11 @@ def test_gradients() -> None:
 
 
 def test_bad_settings_are_named() -> None:
-    for arguments, name in (((8, -1, 4), "memory_tokens"), ((8, 1, 0), "segment_length"), ((8, 1, 4, 3), "gate")):
+    for arguments, name in (
+        ((8, -1, 4), "memory_tokens"),
+        ((8, 1, 0), "segment_length"),
+        ((8, 1, 4, 3), "gate"),
+    ):
         with pytest.raises(ValueError, match=name):
             WindowMemory(*arguments)
 
