@@ -206,8 +206,8 @@ int main() {
                 }
             }
         }
-        pack(7, 15, true, 300, true, 4096, 0, true, threads);  // tens of megabytes: really split over threads
-        roll(7, 300, 200, 310, 4096, 0, threads);
+        pack(16, 15, true, 300, true, 4096, 0, true, threads);  // tens of megabytes: really split over threads
+        roll(16, 300, 200, 310, 4096, 0, threads);
     }
     std::printf("all equal\n");
 }

@@ -53,7 +53,7 @@ def test_last_rows_of_both(backend, batch, rows, cache_len, dim, dtype):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_large_enough_for_threads(backend, threads):
-    cache, hidden = layers(3, [150] * 3, 2048, 0), layers(3, [63] * 3, 2048, 1)
+    cache, hidden = layers(3, [150] * 3, 6144, 0), layers(3, [63] * 3, 6144, 1)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
