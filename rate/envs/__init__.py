@@ -1,10 +1,15 @@
-"""Environments that need memory. Importing this package registers ``rate/TMaze-v0`` with Gymnasium."""
+"""Environments that need memory, and the classic ones of the paper, behind one registry.
+
+Importing this package registers ``rate/TMaze-v0`` with Gymnasium; the packages that other tasks need are imported
+when their environments are made.
+"""
 
 import gymnasium
 
-from rate.envs.experts import TMazeExpert
-from rate.envs.tmaze import TMaze
-from rate.envs.tmaze_vector import TMazeVector
+from rate.envs.policy import Policy, load_policy
+from rate.envs.registry import FAMILIES, Task, make, make_vec, task, task_of, tasks
+from rate.envs.score import Figure, Score, mean_interval
+from rate.envs.tmaze import TMaze, TMazeExpert, TMazeVector
 
 TMAZE_ID = "rate/TMaze-v0"
 
@@ -13,7 +18,24 @@ if TMAZE_ID not in gymnasium.registry:
     gymnasium.register(
         id=TMAZE_ID,
         entry_point="rate.envs.tmaze:TMaze",
-        vector_entry_point="rate.envs.tmaze_vector:TMazeVector",
+        vector_entry_point="rate.envs.tmaze:TMazeVector",
     )
 
-__all__ = ["TMAZE_ID", "TMaze", "TMazeExpert", "TMazeVector"]
+__all__ = [
+    "FAMILIES",
+    "TMAZE_ID",
+    "Figure",
+    "Policy",
+    "Score",
+    "TMaze",
+    "TMazeExpert",
+    "TMazeVector",
+    "Task",
+    "load_policy",
+    "make",
+    "make_vec",
+    "mean_interval",
+    "task",
+    "task_of",
+    "tasks",
+]

@@ -1,13 +1,17 @@
-"""Scripted experts: policies that solve an environment from its observations alone."""
+"""The scripted expert of T-Maze."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rate.envs.arguments import whole_number
-from rate.envs.tmaze import DOWN, RIGHT, UP
+from rate.envs.tmaze.maze import DOWN, RIGHT, UP
+
+if TYPE_CHECKING:
+    from gymnasium.vector import VectorEnv
 
 
 class TMazeExpert:
@@ -37,8 +41,12 @@ class TMazeExpert:
             raise ValueError(f"num_envs must be {len(self._hint)} when only some are reset, got {num_envs}")
         self._hint[np.asarray(env_ids)] = 0
 
-    def act(self, observation: np.ndarray) -> np.ndarray:
-        """Actions int64 ``[B]`` for observations float32 ``[B, 4]``.
+    def start(self, env_ids: np.ndarray, seeds: np.ndarray) -> None:
+        """See :class:`rate.envs.Policy`; the expert draws nothing."""
+        self.reset(env_ids=env_ids)
+
+    def act(self, observation: np.ndarray, reward: Any = None) -> np.ndarray:
+        """Actions int64 ``[B]`` for observations float32 ``[B, 4]``; rewards tell it nothing.
 
         At a junction without any hint seen, it turns down.
 
@@ -52,3 +60,8 @@ class TMazeExpert:
         self._hint = np.where(hint != 0, hint, self._hint).astype(np.float32)
         turn = np.where(self._hint > 0, UP, DOWN)
         return np.where(flag != 0, turn, RIGHT).astype(np.int64)
+
+
+def expert(env: VectorEnv) -> TMazeExpert:
+    """The expert for a vector environment."""
+    return TMazeExpert(env.num_envs)
