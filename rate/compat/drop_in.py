@@ -11,9 +11,7 @@ from rate.compat.acting import Acting
 from rate.compat.state_dicts import ReadsOriginal
 from rate.compat.windows import Transform, WindowMemory
 
-_is_exporting = getattr(
-    torch.compiler, "is_exporting", torch.compiler.is_compiling
-)  # torch 2.6 has only the other
+is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # 2.6 has only the other
 
 
 class DropIn(ReadsOriginal):
@@ -53,8 +51,9 @@ class DropIn(ReadsOriginal):
         self.acting.forget()
 
     def train(self, mode: bool = True) -> DropIn:
-        """As any module's; acting forgets the running episode, since parameters may change."""
-        self.reset()
+        """As any module's; acting forgets the running episode when the mode changes, since parameters may have."""
+        if mode != self.training:
+            self.reset()
         return super().train(mode)
 
     def _load_from_state_dict(self, *arguments, **named) -> None:  # type: ignore[no-untyped-def]
@@ -75,7 +74,7 @@ class DropIn(ReadsOriginal):
                 raise ValueError("memory must be None where memory_tokens is 0")
             check_shape("memory", memory, (len(tokens), self.memory.memory_tokens, tokens.shape[-1]))
         hidden, after = self.memory(tokens, transform, timesteps, real, memory)
-        if not _is_exporting():  # an exported program has no attributes
+        if not is_exporting():  # an exported program has no attributes
             self.last_memory = None if after is None else after.detach()
         return hidden
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rate.compat.drop_in import DropIn, check_shape, check_timesteps
-from rate.compat.state_dicts import Original
+from rate.compat.state_dicts import GPT2_PARTS, Original, transformer_names
 from rate.compat.transformer import Transformer
 from rate.layers import Dropout
 
@@ -263,28 +263,10 @@ class DecisionTransformer(DropIn, TrajectoryModel):
             check_shape("attention_mask", attention_mask, (batch, steps))
 
     def _original_names(self) -> dict[str, Original]:
-        names = {
-            name: Original((name,))
-            for name, _ in self.named_parameters()
-            if not name.startswith(("transformer.", "memory."))
-        }
-        parts = {
-            "attention_norm": ("ln_1", False),
-            "attention.qkv": ("attn.c_attn", True),
-            "attention.output": ("attn.c_proj", True),
-            "feed_forward_norm": ("ln_2", False),
-            "feed_forward.into": ("mlp.c_fc", True),
-            "feed_forward.out": ("mlp.c_proj", True),
-        }
-        for kind in ("weight", "bias"):
-            names[f"transformer.norm.{kind}"] = Original((f"transformer.ln_f.{kind}",))
-            for layer in range(len(self.transformer.blocks)):
-                for ours, (theirs, transposed) in parts.items():
-                    original = Original(
-                        (f"transformer.h.{layer}.{theirs}.{kind}",), transposed and kind == "weight"
-                    )
-                    names[f"transformer.blocks.{layer}.{ours}.{kind}"] = original
-        return names
+        layers = len(self.transformer.blocks)
+        return super()._original_names() | transformer_names(
+            layers, "transformer.h.{}.", GPT2_PARTS, "transformer.ln_f.", transposed=True
+        )
 
     def _original_extras(self) -> dict[str, Callable[[], Tensor]]:
         """The causal masks, and the word embedding that nothing reads: zeros."""

@@ -21,6 +21,41 @@ class Original(NamedTuple):
     transposed: bool = False
 
 
+GPT2_PARTS = {
+    "attention_norm.": "ln_1.",
+    "attention.qkv.": "attn.c_attn.",
+    "attention.output.": "attn.c_proj.",
+    "feed_forward_norm.": "ln_2.",
+    "feed_forward.into.": "mlp.c_fc.",
+    "feed_forward.out.": "mlp.c_proj.",
+}
+"""The parts of :class:`rate.compat.transformer.Block` under GPT-2's names."""
+
+
+def transformer_names(
+    layers: int, block: str, parts: dict[str, str], norm: str, transposed: bool = False
+) -> dict[str, Original]:
+    """Where an original keeps the parameters of ``self.transformer``.
+
+    Args:
+        layers: number of blocks.
+        block: prefix of a block there, ``{}`` for its number.
+        parts: what comes before ``weight`` and ``bias`` in a block, ours to theirs.
+        norm: the same of the norm after the last block.
+        transposed: whether linear layers keep ``[in, out]`` there.
+    """
+    names = {}
+    for kind in ("weight", "bias"):
+        names[f"transformer.norm.{kind}"] = Original((norm + kind,))
+        for layer in range(layers):
+            for ours, theirs in parts.items():
+                turned = transposed and kind == "weight" and "norm" not in ours
+                names[f"transformer.blocks.{layer}.{ours}{kind}"] = Original(
+                    (block.format(layer) + theirs + kind,), turned
+                )
+    return names
+
+
 class ReadsOriginal(nn.Module):
     """A module whose ``load_state_dict`` takes the original's names as well as its own.
 
@@ -29,8 +64,12 @@ class ReadsOriginal(nn.Module):
     """
 
     def _original_names(self) -> dict[str, Original]:
-        """Where the original keeps each parameter that it has, by our name for it."""
-        raise NotImplementedError
+        """Where the original keeps each parameter that it has, by our name for it; here those of the same name."""
+        return {
+            name: Original((name,))
+            for name, _ in self.named_parameters()
+            if not name.startswith(("transformer.", "memory."))
+        }
 
     def _original_extras(self) -> dict[str, Callable[[], Tensor]]:
         """What the original's state dict holds beside parameters in use, by name: masks, mostly."""
