@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree
 
 from rate import persistence
 from rate.checks import check_segment
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from rate.acting import Actor
 
 
-@dataclass
-class RateOutput:
+class RateOutput(NamedTuple):
     """What one segment gives.
 
     Args:
@@ -35,6 +34,9 @@ class RateOutput:
 
     predictions: Tensor
     state: SegmentState
+
+
+_pytree._register_namedtuple(RateOutput, serialized_type_name="rate.RateOutput")
 
 
 class RATE(nn.Module):

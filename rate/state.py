@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree
 
 
-@dataclass
-class SegmentState:
+class SegmentState(NamedTuple):
     """Memory and cache after a segment.
+
+    A named tuple, because whatever copies, splits, joins or traces a module's arguments and results knows tuples.
 
     Args:
         memory: ``[B, m, d]``, or None for a model without memory tokens.
@@ -36,3 +38,8 @@ class SegmentState:
         """The state of the batch entries ``index``: int64 ``[n]`` or a slice."""
         memory = None if self.memory is None else self.memory[index]
         return SegmentState(memory, [layer[index] for layer in self.cache])
+
+
+# A state can be saved and loaded by torch.export and by torch.load(weights_only=True): it is tensors and no code.
+_pytree._register_namedtuple(SegmentState, serialized_type_name="rate.SegmentState")
+torch.serialization.add_safe_globals([SegmentState])
