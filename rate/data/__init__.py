@@ -1,11 +1,12 @@
-"""Episodes and batches: T-Maze and Minari data, windows of segments, checks and statistics.
+"""Episodes and batches: data sets in many layouts, windows of segments, checks and statistics.
 
 Gymnasium and Minari are imported when first used.
 """
 
 from rate.data.collect import collect_tmaze, write_minari
 from rate.data.episodes import Episode, EpisodeSource, InMemoryEpisodes, Recording, SpaceSpec
-from rate.data.minari_source import MinariEpisodes
+from rate.data.loader import sampled_batches
+from rate.data.sources import LazyEpisodes, MinariEpisodes, open_source
 from rate.data.statistics import observation_statistics, return_statistics
 from rate.data.tmaze import tmaze_episodes, tmaze_recordings
 from rate.data.validate import check_episode
@@ -15,6 +16,7 @@ __all__ = [
     "Episode",
     "EpisodeSource",
     "InMemoryEpisodes",
+    "LazyEpisodes",
     "MinariEpisodes",
     "Recording",
     "SegmentBatch",
@@ -23,7 +25,9 @@ __all__ = [
     "check_episode",
     "collect_tmaze",
     "observation_statistics",
+    "open_source",
     "return_statistics",
+    "sampled_batches",
     "tmaze_episodes",
     "tmaze_recordings",
     "write_minari",

@@ -8,7 +8,11 @@ from rate.data.episodes import Episode, SpaceSpec
 
 
 def check_episode(
-    episode: Episode, index: int, observation_space: SpaceSpec, action_space: SpaceSpec
+    episode: Episode,
+    index: int,
+    observation_space: SpaceSpec,
+    action_space: SpaceSpec,
+    names: tuple[str, str, str] = ("observations", "actions", "rewards"),
 ) -> None:
     """Checks lengths, shapes, number types, ranges and finiteness of an episode.
 
@@ -17,37 +21,38 @@ def check_episode(
         index: its number, for the message.
         observation_space: that it should fit.
         action_space: that it should fit.
+        names: of observations, actions and rewards, for the message.
 
     Raises:
         ValueError: one line with the episode's number and, where one value is at fault, its step.
     """
     try:
-        _check_rewards(episode.rewards)
+        _check_rewards(names[2], episode.rewards)
         for name, values, space in (
-            ("observations", episode.observations, observation_space),
-            ("actions", episode.actions, action_space),
+            (names[0], episode.observations, observation_space),
+            (names[1], episode.actions, action_space),
         ):
-            _check_values(name, values, space, len(episode.rewards))
+            _check_values(name, values, space, len(episode.rewards), names[2])
     except ValueError as error:
         raise ValueError(f"episode {index}: {error}") from None
 
 
-def _check_rewards(rewards: np.ndarray) -> None:
+def _check_rewards(name: str, rewards: np.ndarray) -> None:
     if rewards.ndim != 1:
-        raise ValueError(f"rewards must be [T], got {list(rewards.shape)}")
+        raise ValueError(f"{name} must be [T], got {list(rewards.shape)}")
     if rewards.dtype.kind not in "iubf":
-        raise ValueError(f"rewards must be real numbers, got {rewards.dtype}")
+        raise ValueError(f"{name} must be real numbers, got {rewards.dtype}")
     if not len(rewards):
         raise ValueError("has no steps, expected at least one")
-    _check_finite("rewards", rewards)
+    _check_finite(name, rewards)
 
 
-def _check_values(name: str, values: np.ndarray, space: SpaceSpec, length: int) -> None:
+def _check_values(name: str, values: np.ndarray, space: SpaceSpec, length: int, rewards: str) -> None:
     if values.ndim == 0 or values.shape[1:] != space.shape:
         expected = ", ".join(["T", *map(str, space.shape)])
         raise ValueError(f"{name} must be [{expected}], got {list(values.shape)}")
     if len(values) != length:
-        raise ValueError(f"{name} hold {len(values)} steps, expected {length} as there are rewards")
+        raise ValueError(f"{name} hold {len(values)} steps, expected {length} as there are {rewards}")
     kinds, expected = {
         "image": ("u", "uint8"),
         "discrete": ("iu", "integers"),

@@ -52,8 +52,13 @@ class SegmentBatch:
         return SegmentBatch(*(tensor[index] for tensor in self._tensors()))
 
     def to(self, device: torch.device | str) -> SegmentBatch:
-        """The same batch on a device."""
-        return SegmentBatch(*(tensor.to(device) for tensor in self._tensors()))
+        """The same batch on a device; from pinned memory the copy goes on while other work is done."""
+        ahead = torch.device(device).type != "cpu"
+        return SegmentBatch(*(tensor.to(device, non_blocking=ahead) for tensor in self._tensors()))
+
+    def pin_memory(self) -> SegmentBatch:
+        """The same batch where a GPU can copy it from by itself."""
+        return SegmentBatch(*(tensor.pin_memory() for tensor in self._tensors()))
 
     def _tensors(self) -> tuple[Tensor, ...]:
         return self.observations, self.actions, self.returns_to_go, self.mask, self.timesteps

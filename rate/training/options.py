@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from rate.config import Family, RateConfig
 from rate.data import SpaceSpec
@@ -112,6 +114,8 @@ class TrainingOptions:
     """cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
     threads: int = 0
     """CPU threads of PyTorch; 0 leaves its choice."""
+    workers: int = 0
+    """Processes that read data and make batches ahead; 0 makes them in the process that trains."""
     seed: int = 0
     """Of the parameters, the batches, dropout and evaluation."""
     checkpoint_every: int = 100
@@ -134,6 +138,7 @@ class TrainingOptions:
             "epochs",
             "gradient_span",
             "threads",
+            "workers",
             "eval_every",
             "seed",
         ):
@@ -149,8 +154,12 @@ class RunOptions:
 
     task: str | None = None
     """A task that makes its own data: tmaze."""
-    dataset: str | None = None
-    """A Minari data set, by id or folder."""
+    dataset: Annotated[str | None, tyro.conf.arg(aliases=["--data"])] = None
+    """A data set: a Minari id, or a file or folder of any layout that rate data info knows."""
+    data_limit: int = 0
+    """Read the first episodes of the data set only, of at most this many steps; 0 for all (DQN replay: 500,000)."""
+    num_actions: int = 0
+    """Discrete actions of the data set's environment, where its files do not say; 0 counts to the largest they hold."""
     episodes: int = 2000
     """Episodes of the task's own data."""
     corridor: tuple[int, ...] = ()

@@ -10,7 +10,14 @@ from pathlib import Path
 import torch
 
 from rate import runs
-from rate.data import EpisodeSource, MinariEpisodes, SegmentWindows, observation_statistics, tmaze_episodes
+from rate.data import (
+    EpisodeSource,
+    SegmentWindows,
+    SpaceSpec,
+    observation_statistics,
+    open_source,
+    tmaze_episodes,
+)
 from rate.evaluation import evaluate
 from rate.model import RATE
 from rate.training.options import RunOptions
@@ -27,7 +34,7 @@ def start(folder: Path, options: RunOptions) -> Trainer:
         ValueError: for options that do not fit together or data that cannot be trained on.
     """
     if (options.task is None) == (options.dataset is None):
-        raise ValueError("name either a task (tmaze) or --dataset, a Minari data set")
+        raise ValueError("name either a task (tmaze) or --dataset PATH_OR_ID")
     if options.task is not None and options.task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}, got {options.task!r}")
     trainer = _prepare(folder, options)
@@ -60,7 +67,8 @@ def _prepare(folder: Path, options: RunOptions) -> Trainer:
 
 def _episodes(options: RunOptions) -> EpisodeSource:
     if options.dataset is not None:
-        return MinariEpisodes(options.dataset)
+        given = SpaceSpec("discrete", (), n=options.num_actions) if options.num_actions else None
+        return open_source(options.dataset, limit=options.data_limit or None, action_space=given)
     if not options.corridor:
         raise ValueError("corridor must name at least one corridor length for the task tmaze")
     return tmaze_episodes(options.episodes, options.corridor, options.training.seed)

@@ -14,7 +14,7 @@ from types import FrameType
 import torch
 from torch import nn
 
-from rate.data import SegmentBatch, SegmentWindows
+from rate.data import SegmentBatch, SegmentWindows, sampled_batches
 from rate.model import RATE
 from rate.recurrence import batch_loss, initial_state, read_segment, unfinished_segments
 from rate.training import checkpoint
@@ -64,23 +64,32 @@ class Trainer:
     def run(self) -> bool:
         """Trains to the last update; False if Ctrl-C ended it early. Either way everything is saved."""
         metrics = Metrics(self.folder, self.finished, self.options.updates)
+        batches = sampled_batches(
+            self.windows,
+            range(self.finished, self.options.updates),
+            self.options.batch_size,
+            self.options.seed,
+            workers=self.options.workers,
+            pin_memory=self.device.type == "cuda",
+        )
         try:
             with self._interruptible():
                 while self.finished < self.options.updates and not self.interrupted:
-                    self._one_update(metrics)
+                    self._one_update(batches, metrics)
             if self.interrupted:
                 self._save()
         finally:
+            batches.close()
             metrics.close()
         return not self.interrupted
 
-    def _one_update(self, metrics: Metrics) -> None:
+    def _one_update(self, batches: Iterator[SegmentBatch], metrics: Metrics) -> None:
         started = time.perf_counter()
         number = self.finished
         lr = learning_rate(number, self.options)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        batch = self.windows.sample(number, self.options.batch_size, self.options.seed).to(self.device)
+        batch = next(batches).to(self.device)
         row = self._published(batch) if self.options.regime == "published" else self._full(batch)
         row |= {"lr": lr, "seconds": time.perf_counter() - started}
         if not math.isfinite(row["loss"]):
