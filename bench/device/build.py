@@ -71,14 +71,14 @@ def built_for(architecture: str) -> bool:
 def main() -> int:
     """Builds; the exit status is the build's."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dry-run", action="store_true", help="without CUDA, and not into the source tree")
+    parser.add_argument("--dry-run", action="store_true", help="without CUDA, unoptimised, and not into the source tree")
     options = parser.parse_args()
     environment = dict(os.environ)
     with tempfile.TemporaryDirectory() as scratch:
         where = ["--inplace"]
         if options.dry_run:
             where = ["--build-lib", f"{scratch}/lib"]
-            environment["RATE_CUDA"] = "0"
+            environment |= {"RATE_CUDA": "0", "CMAKE_BUILD_TYPE": "Debug"}
         else:
             import torch
 

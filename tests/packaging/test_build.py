@@ -162,7 +162,7 @@ def test_without_the_build_tools(tree, tools, reason):
 
 @needs(*COMPILER)
 def test_with_a_compiler_and_then_switched_off(tree, tmp_path):
-    build = tree.build(*BUILD_TOOLS, *COMPILER)
+    build = tree.build(*BUILD_TOOLS, *COMPILER, CMAKE_BUILD_TYPE="Debug")  # compiles in half the time
     assert build.returncode == 0, build.log
     assert build.has_module
     assert build.record["native"] is True
@@ -193,8 +193,8 @@ def test_required_cuda_without_nvcc_fails(tree):
 
 @needs(*COMPILER)
 def test_compile_error_is_not_swallowed(tree):
-    source = tree.path / "csrc/cpu/roll_cache.cpp"
-    source.write_text(source.read_text() + "\nint broken = ;\n")
+    header = tree.path / "csrc/include/rate/engine.h"
+    header.write_text("int broken = ;\n" + header.read_text())
     failure(tree.build(*BUILD_TOOLS, *COMPILER), "compiling the extension failed")
 
 
