@@ -21,6 +21,7 @@ from rate.envs.score import Figure, Score
 FAMILIES = {
     "tmaze": "rate.envs.tmaze.tasks",
     "associative-retrieval": "rate.envs.associative_retrieval.tasks",
+    "minigrid": "rate.envs.minigrid.tasks",
 }
 """Family to module. The names of a family's tasks begin with the family's."""
 
@@ -38,7 +39,8 @@ class Task:
         action: what an action is, and how it is encoded.
         score: how an episode's score is made.
         target_returns: asked for when acting; the first is the default.
-        options: keyword arguments of the entry point, with the paper's values.
+        options: keyword arguments of the entry point that are open to choice, with the paper's values.
+        arguments: keyword arguments of the entry point that make this task what it is.
         max_steps: limit of an episode with these options; None where there is none but the task's own end.
         temperature: how the paper acts: 0 takes the most likely action, 1 samples.
         protocol: the paper's protocol in words.
@@ -63,6 +65,7 @@ class Task:
     score: Score
     target_returns: tuple[float, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     max_steps: int | None = None
     temperature: float = 0.0
     protocol: str = ""
@@ -80,12 +83,16 @@ class Task:
             object.__setattr__(self, "env_id", f"rate/{self.name}-v0")
 
     def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """``options`` over the task's own. Raises ValueError for one the task does not know."""
+        """All keyword arguments of the entry point, ``options`` over the task's own.
+
+        Raises:
+            ValueError: for an option the task does not have.
+        """
         for name in options:
             if name not in self.options:
                 known = ", ".join(self.options) or "none"
                 raise ValueError(f"{self.name} has no option {name!r}; known are {known}")
-        return {**self.options, **options}
+        return {**self.arguments, **self.options, **options}
 
     def spec(self, **options: Any) -> gymnasium.envs.registration.EnvSpec:
         """What a data set keeps: enough to make the environment in a process that never imported this package."""
@@ -142,11 +149,12 @@ def task_of(spec: gymnasium.envs.registration.EnvSpec | None) -> tuple[Task, dic
     return None
 
 
-def make(name: str, **options: Any) -> gymnasium.Env:
+def make(name: str, render_mode: str | None = None, **options: Any) -> gymnasium.Env:
     """One environment of a task.
 
     Args:
         name: of the task.
+        render_mode: of the environment, where it can be drawn; None for no pictures.
         options: over the task's own, see ``task(name).options``.
 
     Raises:
@@ -154,7 +162,8 @@ def make(name: str, **options: Any) -> gymnasium.Env:
         ImportError: if the task's packages are not installed, saying how to install them.
     """
     found = task(name)
-    return _load(found, found.entry_point)(**found.settings(options))
+    drawn = {} if render_mode is None else {"render_mode": render_mode}
+    return _load(found, found.entry_point)(**found.settings(options), **drawn)
 
 
 def make_vec(
