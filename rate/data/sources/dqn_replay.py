@@ -124,7 +124,7 @@ class DqnReplayEpisodes(LazyEpisodes):
         for key in ("action", "reward", "terminal"):
             path = self._file(key, chunk)
             with reading(path), gzip.open(path, "rb") as file:
-                stream = _array(file, path)
+                stream = ArrayStream(file, str(path))
                 if len(stream.shape) != 1 or stream.dtype.kind not in ("iubf" if key == "reward" else "iub"):
                     kind = "numbers" if key == "reward" else "integers"
                     raise ValueError(f"{path} is {list(stream.shape)} {stream.dtype}, expected [rows] {kind}")
@@ -144,7 +144,7 @@ class DqnReplayEpisodes(LazyEpisodes):
         if not path.is_file() or not rows:
             return rows
         with reading(path), gzip.open(path, "rb") as file:
-            count = _array(file, path).array()
+            count = ArrayStream(file, str(path)).array()
         if count.shape or count.dtype.kind not in "iu":
             raise ValueError(f"{path} is {list(count.shape)} {count.dtype}, expected one integer")
         return int(count) % rows or rows
@@ -155,7 +155,7 @@ class DqnReplayEpisodes(LazyEpisodes):
         for chunk, (actions, _, _) in zip(self._chunks, columns, strict=True):
             path = self._file("observation", chunk)
             with reading(path), gzip.open(path, "rb") as file:
-                stream = _array(file, path)
+                stream = ArrayStream(file, str(path))
             expected = first or stream.shape[1:]
             if len(expected) != 2 or stream.dtype != np.uint8 or stream.shape[1:] != expected:
                 size = ", ".join(map(str, first or ("height", "width")))
@@ -185,7 +185,7 @@ class DqnReplayEpisodes(LazyEpisodes):
         begins, row, padding = {0, *stops[:-1].tolist()}, 0, 0
         starts, firsts = [], []
         with reading(path), gzip.open(path, "rb") as file:
-            for block in _array(file, path).blocks(len(kept), _BLOCK):
+            for block in ArrayStream(file, str(path)).blocks(len(kept), _BLOCK):
                 for frame in block:
                     if row in begins:
                         starts.append(out.tell() // frame.size)
@@ -232,13 +232,6 @@ def chunk_numbers(folder: Path) -> list[int]:
         for path in folder.glob("$store$_action*")
     )
     return sorted(int(match[1]) for match in found if match)
-
-
-def _array(file: Any, path: Path) -> ArrayStream:
-    try:
-        return ArrayStream(file)
-    except ValueError as error:
-        raise ValueError(f"{path} {error}") from None
 
 
 def _temporary_file(size: int) -> Path:

@@ -248,10 +248,7 @@ class _Archive:
     @contextmanager
     def _stream(self, key: str) -> Iterator[ArrayStream]:
         with reading(self.path), self._zip.open(f"{key}.npy") as member:
-            try:
-                yield ArrayStream(member)
-            except ValueError as error:
-                raise ValueError(f"{self.path}: {key} {error}") from None
+            yield ArrayStream(member, f"{self.path}: {key}")
 
 
 def _step_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

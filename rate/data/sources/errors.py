@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 import zlib
@@ -18,8 +19,10 @@ def reading(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise type(error)(error.errno, os.strerror(error.errno or 0), str(path)) from None
     except OSError as error:
-        if error.errno is not None and error.filename is not None:
+        if error.errno is not None:  # the system's, for instance a full disk
             raise
         raise _damaged(path, error) from None
     except (EOFError, KeyError, RuntimeError, zlib.error, zipfile.BadZipFile, struct.error) as error:

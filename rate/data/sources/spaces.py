@@ -123,5 +123,6 @@ def _common(
             )
         if values.size and values.dtype.kind in "iubf" and values.ndim < 4:
             finite = values[np.isfinite(values)]
-            low, high = min(low, finite.min(initial=np.inf)), max(high, finite.max(initial=-np.inf))
+            if finite.size:
+                low, high = min(low, finite.min()), max(high, finite.max())
     return first.shape[1:], first.dtype, *((float(low), float(high)) if low <= high else (0.0, 0.0))

@@ -135,7 +135,9 @@ def test_a_bad_episode_is_named_when_it_is_read():
     source = MinariEpisodes("demo/random-v0")
     assert source[1].length == 1
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"random-v0/data: episode 2: observations contain NaN at step 7$"):
+        with pytest.raises(
+            ValueError, match=r"random-v0/data: episode 2: observations contain NaN at step 7$"
+        ):
             source[2]
     with pytest.raises(ValueError, match=r"data: episode 3: actions contain 9 at step 0, expected 0 to 3$"):
         source[3]
