@@ -33,7 +33,7 @@ def _minari(path: Path) -> str | None:
     if path.name == "main_data.hdf5":  # the file in the set's folder
         path = path.parent
     try:
-        find_data_folder(path)
+        find_data_folder(path.absolute())  # not an id of the same name
     except FileNotFoundError:
         return "no metadata.json with main_data.hdf5"
     return None
