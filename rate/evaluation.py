@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,12 +25,14 @@ class Evaluation:
         lengths: int64 ``[N]``, steps.
         successes: bool ``[N]``, or None where the environment does not report ``info["success"]``.
         seconds: wall time of all of it.
+        parts: returns, float64, of parts of the episodes: of those that ended with ``info["<part>_return"]``.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     successes: np.ndarray | None
     seconds: float
+    parts: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def success_rate(self) -> float:
@@ -80,6 +82,7 @@ def evaluate(
     returns: list[list[float]] = [[] for _ in range(env.num_envs)]
     lengths: list[list[int]] = [[] for _ in range(env.num_envs)]
     successes: list[list[bool]] = [[] for _ in range(env.num_envs)]
+    parts: dict[str, list[float]] = {}
     earned, steps = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=np.int64)
     reward: np.ndarray | None = None
     ended = np.zeros(env.num_envs, dtype=bool)
@@ -98,6 +101,9 @@ def evaluate(
                 lengths[i].append(int(steps[i]))
                 if "success" in info:
                     successes[i].append(bool(info["success"][i]))
+                for name, values in info.items():
+                    if name.endswith("_return") and f"_{name}" in info and info[f"_{name}"][i]:
+                        parts.setdefault(name.removesuffix("_return"), []).append(float(values[i]))
                 playing -= len(returns[i]) == quota
     reported = all(len(s) == quota for s in successes)
     return Evaluation(
@@ -105,6 +111,7 @@ def evaluate(
         np.array(lengths).ravel(),
         np.array(successes).ravel() if reported else None,
         time.perf_counter() - started,
+        {part: np.array(values) for part, values in parts.items()},
     )
 
 

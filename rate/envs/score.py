@@ -53,6 +53,7 @@ class Figure:
         spread: standard error over runs where the table prints one, else None.
         source: table or figure, and where it is not the paper's own, that.
         at: value of the task's axis it was measured at, None if the task has none.
+        part: the part of the episodes it is about, as ``info["<part>_return"]`` names it; empty for all of them.
     """
 
     model: str
@@ -60,6 +61,7 @@ class Figure:
     spread: float | None
     source: str
     at: float | None = None
+    part: str = ""
 
     def __str__(self) -> str:
         return f"{self.value:g}" if self.spread is None else f"{self.value:g} ± {self.spread:g}"

@@ -137,6 +137,36 @@ def test_success_is_none_where_it_is_not_reported():
     assert result.successes is None and np.isnan(result.success_rate)
 
 
+class Coloured(Walk):
+    """Says an episode's return under the name of its colour."""
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed)
+        self._name, self._sum = f"{('red', 'green')[self._left % 2]}_return", 0.0
+        return observation, info
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        self._sum += reward
+        return (
+            observation,
+            reward,
+            terminated,
+            truncated,
+            info | ({self._name: self._sum} if terminated or truncated else {}),
+        )
+
+
+def test_returns_are_told_apart_by_the_part_they_belong_to():
+    env = SyncVectorEnv([lambda: Coloured(VECTOR, ACTIONS)] * 3)
+    result = evaluate(_model(), env, 12, 1.0)
+    red = result.lengths % 2 == 0
+    assert result.parts.keys() == {"red", "green"} and 0 < red.sum() < 12
+    np.testing.assert_allclose(np.sort(result.parts["red"]), np.sort(result.returns[red]), rtol=1e-6)
+    np.testing.assert_allclose(np.sort(result.parts["green"]), np.sort(result.returns[~red]), rtol=1e-6)
+    assert evaluate(_model(), SyncVectorEnv([lambda: Walk(VECTOR, ACTIONS)]), 1, 1.0).parts == {}
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_is_left_as_it_is(training):
     model = _model(dropout=0.3).train(training)
