@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import numbers
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class RateConfig:
         action_size: number of actions, or size of an action vector.
         action_scale: continuous actions lie in ``[-action_scale, action_scale]``.
         return_scale: returns-to-go are divided by this before they are embedded.
+        return_tanh: whether embedded returns-to-go pass a tanh.
         normalize_observations: whether vectors are standardised by a mean and deviation kept with the model.
         image_padding: padding of the three convolutions.
         observation_tanh: whether image encodings pass a tanh.
@@ -62,6 +64,7 @@ class RateConfig:
     action_size: int = 4
     action_scale: float = 1.0
     return_scale: float = 1.0
+    return_tanh: bool = False
     normalize_observations: bool = False
     image_padding: int = 0
     observation_tanh: bool = True
@@ -87,10 +90,23 @@ class RateConfig:
     attention_dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        self._check_types()
         object.__setattr__(self, "observation_shape", tuple(self.observation_shape))
         if self.d_head == 0 and self.num_heads > 0:
             object.__setattr__(self, "d_head", self.d_model // self.num_heads)
         self._check()
+
+    def _check_types(self) -> None:
+        kinds = {"int": (numbers.Integral, "an integer"), "float": (numbers.Real, "a number")}
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), str(field.type)
+            if kind in kinds and (isinstance(value, bool) or not isinstance(value, kinds[kind][0])):
+                raise ValueError(f"{field.name} must be {kinds[kind][1]}, got {value!r}")
+            if kind == "bool" and not isinstance(value, bool):
+                raise ValueError(f"{field.name} must be True or False, got {value!r}")
+        shape = self.observation_shape
+        if not isinstance(shape, list | tuple) or not all(isinstance(n, numbers.Integral) for n in shape):
+            raise ValueError(f"observation_shape must be a tuple of integers, got {shape!r}")
 
     def _check(self) -> None:
         for name in ("action_size", "segment_length", "d_model", "num_layers", "num_heads", "d_head"):

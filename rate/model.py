@@ -102,21 +102,36 @@ class RATE(nn.Module):
         check_segment(self.config, observations, actions, returns_to_go, state, padding)
         if state is None:
             state = self.initial_state(observations.shape[0])
+        return self._read(observations, actions, returns_to_go, state, padding, write_memory)[0]
+
+    def _read(
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        returns_to_go: Tensor,
+        state: SegmentState,
+        padding: Tensor | None = None,
+        write_memory: bool = True,
+    ) -> tuple[RateOutput, Tensor]:
+        """What :meth:`forward` gives for arguments that fit, and the last layer's output ``[B, L, d]``."""
         tokens = self._embed(observations, actions, returns_to_go)
         layout = self._layout(state, write_memory)
         packed = pack_segment(state.memory, *tokens, layout, backend=self._backend(recurrence.BACKENDS))
-        hidden, per_layer = self._transform(self.dropout(packed), state, layout, padding)
+        last, per_layer = self._transform(self.dropout(packed), state, layout, padding)
+        hidden = self.dropout(self.final_norm(last))
         m = layout.num_memory
         predictions = self.head(hidden[:, m : m + sum(x.shape[1] for x in tokens)][:, 1::3])
         if write_memory:
             state = self._next_state(hidden, per_layer, state)
-        return RateOutput(predictions, state)
+        return RateOutput(predictions, state), last
 
     def _embed(
         self, observations: Tensor, actions: Tensor, returns_to_go: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         dtype = self.return_encoder.weight.dtype
         returns = self.return_encoder(returns_to_go.to(dtype) / self.config.return_scale)
+        if self.config.return_tanh:
+            returns = returns.tanh()
         observed, acted = self.observation_encoder(observations), self.action_encoder(actions)
         # Under autocast the encoders answer in a lower precision; the residual stream keeps the parameters'.
         return returns.to(dtype), observed.to(dtype), acted.to(dtype)
@@ -140,7 +155,7 @@ class RATE(nn.Module):
             inputs.append(x)
             cache = state.cache[index].to(x.dtype) if state.cache else no_cache
             x = layer(x, cache, self.content_bias, self.position_bias, layout, key_start, backend)
-        return self.dropout(self.final_norm(x)), inputs
+        return x, inputs
 
     def _next_state(self, hidden: Tensor, per_layer: list[Tensor], state: SegmentState) -> SegmentState:
         memory = state.memory

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rate.acting import saving
+from rate.acting.export import acts_token_by_token
 from rate.acting.segments import SegmentReader
 from rate.acting.tokens import TokenReader
 
@@ -64,11 +65,13 @@ class Actor:
         self.temperature, self.top_k, self.generator = temperature, top_k, generator
         self._device = model.content_bias.device
         self._reader: TokenReader | SegmentReader
-        if model.config.shift == "signed":
+        if acts_token_by_token(model.config):
             self._reader = TokenReader(model, batch_size, backend)
         else:
             logger.info(
-                "acting reads the running segment again at every step: shift is %s", model.config.shift
+                "acting reads the running segment again at every step: shift is %s, return_tanh is %s",
+                model.config.shift,
+                model.config.return_tanh,
             )
             self._reader = SegmentReader(model, batch_size, backend)
         self.backend = self._reader.backend

@@ -13,14 +13,25 @@ if TYPE_CHECKING:
     from rate.model import RATE
 
 
+def acts_token_by_token(config: RateConfig) -> bool:
+    """Whether the engine can act: in ``shift="transformer_xl"`` a new token changes what earlier ones gave.
+
+    Return tokens under a tanh are the published image models' alone, which have that shift.
+    """
+    return config.shift == "signed" and not config.return_tanh
+
+
 def recurrence_shape(config: RateConfig) -> RecurrenceShape:
     """What the engine needs to know of ``config``.
 
     Raises:
-        ValueError: for ``shift="transformer_xl"``, where a new token changes what earlier ones gave.
+        ValueError: for settings that :func:`acts_token_by_token` refuses.
     """
-    if config.shift != "signed":
-        raise ValueError(f"shift must be signed to act token by token, got {config.shift}")
+    if not acts_token_by_token(config):
+        raise ValueError(
+            f"shift must be signed and return_tanh False to act token by token, "
+            f"got {config.shift} and {config.return_tanh}"
+        )
     block: str = config.block
     if block == "published" and config.gating:
         block = "published_gated"
