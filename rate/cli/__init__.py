@@ -1,4 +1,4 @@
-"""The command ``rate``: collect, train, eval, plot, info."""
+"""The command ``rate``: collect, data, train, eval, plot, info."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 _COMMANDS = {
     "collect": "record expert episodes as a Minari data set",
+    "data": "show what is in a data set, or convert it to Minari",
     "train": "train a model on a task or a data set",
     "eval": "act with a trained model and count successes",
     "plot": "draw learning curves and success against corridor length",

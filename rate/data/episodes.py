@@ -66,6 +66,20 @@ class SpaceSpec:
                 return cls("image", shape, channels_last=last, low=low, high=high)
         raise TypeError(f"{role} space {space} is not supported, expected {_SUPPORTED[role]}")
 
+    def to_space(self) -> Any:
+        """A Gymnasium space that :meth:`from_space` reads as this one."""
+        from gymnasium import spaces
+
+        if self.kind == "discrete":
+            return spaces.Discrete(self.n or 0, start=self.start)
+        if self.kind == "image":
+            channels, height, width = self.shape
+            shape = (height, width, channels) if self.channels_last else self.shape
+            return spaces.Box(0, 255, shape, np.uint8)
+        unbounded = self.low is None or self.high is None
+        low, high = (-np.inf, np.inf) if unbounded else (self.low, self.high)
+        return spaces.Box(low, high, self.shape, np.float32)  # type: ignore[arg-type]
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of values in a batch: float32, uint8 for images, int64 for discrete."""

@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 
 from rate.data.episodes import EpisodeSource
 
 
+class Moments:
+    """Mean, deviation and extremes of rows ``[T, size]`` that are added in parts, in float64."""
+
+    def __init__(self, size: int) -> None:
+        self.count = 0
+        self.mean, self._squares = np.zeros(size), np.zeros(size)
+        self.low, self.high = np.full(size, np.inf), np.full(size, -np.inf)
+
+    def add(self, values: np.ndarray) -> None:
+        """Takes further rows, at least one."""
+        values = values.astype(np.float64)
+        number, center = len(values), values.mean(0)
+        offset, total = center - self.mean, self.count + len(values)
+        self._squares += ((values - center) ** 2).sum(0) + offset**2 * (self.count * number / total)
+        self.mean = self.mean + offset * (number / total)
+        self.count = total
+        self.low, self.high = np.minimum(self.low, values.min(0)), np.maximum(self.high, values.max(0))
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """Float64 ``[size]``, exactly 0 for what never changes."""
+        return np.where(self.high > self.low, np.sqrt(self._squares / max(self.count, 1)), 0.0)
+
+
+_OBSERVATIONS: WeakKeyDictionary[EpisodeSource, tuple[np.ndarray, np.ndarray]] = WeakKeyDictionary()
+
+
 def observation_statistics(source: EpisodeSource) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of vector observations over all steps, each float32 ``[size]``.
 
-    Computed in float64. A feature that never changes gets the deviation 1.
+    Computed in float64 when first asked for and kept as long as the source. A feature that never changes gets the
+    deviation 1.
 
     Raises:
         ValueError: for observations that are not vectors, or a source without episodes.
@@ -19,19 +49,17 @@ def observation_statistics(source: EpisodeSource) -> tuple[np.ndarray, np.ndarra
     if space.kind != "vector":
         raise ValueError(f"observations must be vectors to be standardised, got {space.kind}")
     _check_episodes(source)
-    count = 0
-    mean, squares = np.zeros(space.shape), np.zeros(space.shape)
-    low, high = np.full(space.shape, np.inf), np.full(space.shape, -np.inf)
-    for index in range(len(source)):
-        values = source[index].observations.astype(np.float64)
-        number, center = len(values), values.mean(0)
-        offset, total = center - mean, count + len(values)
-        squares += ((values - center) ** 2).sum(0) + offset**2 * (count * number / total)
-        mean += offset * (number / total)
-        count = total
-        low, high = np.minimum(low, values.min(0)), np.maximum(high, values.max(0))
-    deviation = np.where(high > low, np.sqrt(squares / count), 1.0).astype(np.float32)
-    return mean.astype(np.float32), np.where(deviation > 0, deviation, np.float32(1))
+    if source not in _OBSERVATIONS:
+        moments = Moments(space.shape[0])
+        for index in range(len(source)):
+            moments.add(source[index].observations)
+        deviation = moments.deviation.astype(np.float32)
+        _OBSERVATIONS[source] = (
+            moments.mean.astype(np.float32),
+            np.where(deviation > 0, deviation, np.float32(1)),
+        )
+    mean, deviation = _OBSERVATIONS[source]
+    return mean.copy(), deviation.copy()
 
 
 def return_statistics(source: EpisodeSource) -> dict[str, float]:

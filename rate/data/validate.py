@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from rate.data.episodes import Episode, SpaceSpec
@@ -26,13 +29,32 @@ def check_episode(
     Raises:
         ValueError: one line with the episode's number and, where one value is at fault, its step.
     """
-    try:
+    with _named(index):
         _check_rewards(names[2], episode.rewards)
         for name, values, space in (
             (names[0], episode.observations, observation_space),
             (names[1], episode.actions, action_space),
         ):
             _check_values(name, values, space, len(episode.rewards), names[2])
+
+
+def check_actions_and_rewards(
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    index: int,
+    action_space: SpaceSpec,
+    names: tuple[str, str, str] = ("observations", "actions", "rewards"),
+) -> None:
+    """What :func:`check_episode` checks of an episode's actions and rewards."""
+    with _named(index):
+        _check_rewards(names[2], rewards)
+        _check_values(names[1], actions, action_space, len(rewards), names[2])
+
+
+@contextmanager
+def _named(index: int) -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:
         raise ValueError(f"episode {index}: {error}") from None
 

@@ -57,9 +57,13 @@ class D4RLEpisodes(LazyEpisodes):
         self.dropped_steps = len(terminals) - int(self._stops[-1])
         return Contents(self._stops - self._starts, *spaces)
 
-    def actions_and_rewards(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        actions, rewards = self._slices(self._number(index), "actions", "rewards")
+    def _outline(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        actions, rewards = self._slices(index, "actions", "rewards")
         return self.action_space.convert(actions), _column(rewards).astype(np.float32)
+
+    @property
+    def remark(self) -> str:
+        return f"{self.dropped_steps:,} steps after the last end are dropped" if self.dropped_steps else ""
 
     def _decode(self, index: int) -> Episode:
         observations, actions, rewards = self._slices(index, "observations", "actions", "rewards")
@@ -85,7 +89,7 @@ class D4RLEpisodes(LazyEpisodes):
         import h5py
 
         part = slice(int(self._starts[index]), int(self._stops[index]))
-        with reading(self.path), h5py.File(self.path, "r") as file:
+        with h5py.File(self.path, "r") as file:
             return [file[key][part] for key in keys]
 
     def _observations(self, stored: Any) -> SpaceSpec:

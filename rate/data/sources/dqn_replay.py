@@ -65,7 +65,7 @@ class DqnReplayEpisodes(LazyEpisodes):
     def _open(self, limit: int | None) -> Contents:
         self.path = find_logs(self.path)
         self._chunks = chunk_numbers(self.path)
-        share = math.ceil((limit or DEFAULT_LIMIT) / len(self._chunks))
+        self._share = share = math.ceil((limit or DEFAULT_LIMIT) / len(self._chunks))
         columns = [self._read_columns(chunk, share) for chunk in self._chunks]
         stops = [np.flatnonzero(terminal) + 1 for _, _, terminal in columns]
         if not any(map(len, stops)):
@@ -95,8 +95,8 @@ class DqnReplayEpisodes(LazyEpisodes):
             common_action_spec(named, "action"),
         )
 
-    def actions_and_rewards(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        actions, rewards = self._outlines[self._number(index)]
+    def _outline(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        actions, rewards = self._outlines[index]
         return self.action_space.convert(actions), rewards
 
     def files(self) -> list[Path]:
@@ -104,6 +104,10 @@ class DqnReplayEpisodes(LazyEpisodes):
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_frames": None}
+
+    @property
+    def remark(self) -> str:
+        return f"whole episodes of the first {self._share:,} rows of each of {len(self._chunks)} chunks"
 
     def _decode(self, index: int) -> Episode:
         if self._frames is None:

@@ -86,8 +86,7 @@ class NpzEpisodes(LazyEpisodes):
         with _Archive(path) as archive:
             return {key: archive.array(key) for key in archive.keys}
 
-    def actions_and_rewards(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        index = self._number(index)
+    def _outline(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         actions, rewards = self._outlines[index]
         return self._actions(actions, self._files[index]), rewards
 
@@ -96,6 +95,10 @@ class NpzEpisodes(LazyEpisodes):
 
     def files(self) -> list[Path]:
         return list(self._files)
+
+    @property
+    def remark(self) -> str:
+        return "rows hold the action that led to them; they are shifted" if self._layout.led else ""
 
     def _decode(self, index: int) -> Episode:
         observations = self._observations(index)

@@ -46,8 +46,8 @@ class GymPickleEpisodes(LazyEpisodes):
             common_action_spec([(e["actions"], w) for e, w in zip(self._episodes, where, strict=True)]),
         )
 
-    def actions_and_rewards(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        episode = self._episodes[self._number(index)]
+    def _outline(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        episode = self._episodes[index]
         return self.action_space.convert(episode["actions"]), episode["rewards"].astype(np.float32)
 
     def _decode(self, index: int) -> Episode:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +16,7 @@ import numpy as np
 from rate.data.episodes import Episode, Recording, SpaceSpec
 from rate.data.sources.errors import reading
 from rate.data.sources.spaces import agreed
-from rate.data.validate import check_episode
+from rate.data.validate import check_actions_and_rewards, check_episode
 
 CACHE_BYTES = 1 << 30
 """Decoded episodes that a source keeps by default."""
@@ -103,12 +105,15 @@ class LazyEpisodes(ABC):
         return episode
 
     def actions_and_rewards(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Those of an episode as :class:`rate.data.Episode` has them, without its observations where that is cheaper.
-
-        They are not checked.
-        """
-        episode = self[index]
-        return episode.actions, episode.rewards
+        """Those of an episode as :class:`rate.data.Episode` has them; its observations are not read."""
+        index = self._number(index)
+        if index in self._cache:
+            return self._cache[index].actions, self._cache[index].rewards
+        with reading(self.file(index)):
+            actions, rewards = self._outline(index)
+        with self._named(index):
+            check_actions_and_rewards(actions, rewards, index, self.action_space, self.keys)
+        return actions, rewards
 
     def recording(self, index: int) -> Recording:
         """The episode as its environment gave it, for :func:`rate.data.write_minari`.
@@ -145,6 +150,15 @@ class LazyEpisodes(ABC):
     def _open(self, limit: int | None) -> Contents:
         """Looks at the files. More episodes than ``limit`` asks for may be reported."""
 
+    @property
+    def remark(self) -> str:
+        """What else there is to know of the set, in a few words; empty for nothing."""
+        return ""
+
+    @abstractmethod
+    def _outline(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Reads an episode's actions and rewards, as :meth:`_decode` does."""
+
     @abstractmethod
     def _decode(self, index: int) -> Episode:
         """Reads an episode, whose conversion to its spaces is all that is done to it."""
@@ -161,17 +175,23 @@ class LazyEpisodes(ABC):
         with reading(self.file(index)):
             episode = self._decode(index)
         if not self._checked[index]:
-            try:
+            with self._named(index):
                 check_episode(episode, index, self.observation_space, self.action_space, self.keys)
                 if episode.length != self.lengths[index]:
                     raise ValueError(
                         f"episode {index}: has {episode.length} steps, expected {self.lengths[index]} "
                         "as the set says"
                     )
-            except ValueError as error:
-                raise ValueError(f"{self.file(index)}: {error}") from None
             self._checked[index] = True
         return episode
+
+    @contextmanager
+    def _named(self, index: int) -> Iterator[None]:
+        """Puts the file before what is wrong with an episode."""
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"{self.file(index)}: {error}") from None
 
     def _number(self, index: int) -> int:
         if not -len(self) <= index < len(self):

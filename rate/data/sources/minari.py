@@ -42,14 +42,14 @@ class MinariEpisodes(LazyEpisodes):
         """The Gymnasium environment the set was collected in. Raises ValueError if the set does not say."""
         return self.dataset.recover_environment(**kwargs)
 
-    def actions_and_rewards(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        index = self._number(index)
+    def _outline(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         file = self.path / "main_data.hdf5"
-        if index in self._cache or not file.is_file():
-            return super().actions_and_rewards(index)
+        if not file.is_file():  # other storages read whole episodes
+            episode = self[index]
+            return episode.actions, episode.rewards
         import h5py
 
-        with reading(file), h5py.File(file, "r") as stored:
+        with h5py.File(file, "r") as stored:
             group = stored[f"episode_{self.dataset.episode_indices[index]}"]
             actions, rewards = group["actions"][()], group["rewards"][()]
         return self.action_space.convert(actions), np.asarray(rewards, np.float32)

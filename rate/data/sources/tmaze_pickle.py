@@ -45,8 +45,8 @@ class TMazePickleEpisodes(LazyEpisodes):
             ),
         )
 
-    def actions_and_rewards(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        episode = self._episodes[self._number(index)]
+    def _outline(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        episode = self._episodes[index]
         return self.action_space.convert(episode["action"]), _rewards(episode["rtg"])
 
     def _decode(self, index: int) -> Episode:
