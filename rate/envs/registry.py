@@ -22,6 +22,7 @@ FAMILIES = {
     "tmaze": "rate.envs.tmaze.tasks",
     "associative-retrieval": "rate.envs.associative_retrieval.tasks",
     "minigrid": "rate.envs.minigrid.tasks",
+    "popgym": "rate.envs.popgym.tasks",
     "vizdoom": "rate.envs.vizdoom.tasks",
 }
 """Family to module. The names of a family's tasks begin with the family's."""
