@@ -42,7 +42,6 @@ def test_a_run_leaves_everything(tmp_path):
         assert torch.equal(model.state_dict()[name], tensor)
 
 
-@pytest.mark.interpreter
 def test_the_seed_decides(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         _train(tmp_path / name, seed=seed)
@@ -120,7 +119,6 @@ def _count_steps(trainer, monkeypatch):
     return steps, norms
 
 
-@pytest.mark.interpreter
 def test_the_published_regime_steps_at_every_segment(tmp_path, monkeypatch):
     trainer = run.start(tmp_path, options(regime="published", updates=3))
     segments = [trainer.windows.sample(update, 4, 0).num_segments(2) for update in range(3)]
