@@ -16,6 +16,8 @@ MAX_EPISODE_STEPS = 1000
 """Where an episode ends in a file that does not say."""
 _NEEDED = ("observations", "actions", "rewards", "terminals")
 _ROWS = 1 << 16
+_BLOCK_BYTES = 1 << 24
+"""Observations read at once at most, where chunks are larger."""
 
 
 class D4RLEpisodes(LazyEpisodes):
@@ -46,6 +48,8 @@ class D4RLEpisodes(LazyEpisodes):
             terminals = flags(file["terminals"][()], "terminals", self.path)
             timeouts = flags(file["timeouts"][()], "timeouts", self.path) if "timeouts" in file else None
             spaces = self._observations(file["observations"]), self._actions(file["actions"])
+            self._chunk = (file["observations"].chunks or (0,))[0]
+            self._row_bytes = file["observations"].nbytes // max(rows["observations"], 1)
         self._terminals, self._has_final = terminals, "next_observations" in optional
         self._stops = episode_ends(terminals, timeouts)
         if not len(self._stops):
@@ -58,7 +62,7 @@ class D4RLEpisodes(LazyEpisodes):
         return Contents(self._stops - self._starts, *spaces)
 
     def _outline(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        actions, rewards = self._slices(index, "actions", "rewards")
+        actions, rewards = self._slices(index, index + 1, "actions", "rewards")
         return self.action_space.convert(actions), _column(rewards).astype(np.float32)
 
     @property
@@ -66,10 +70,32 @@ class D4RLEpisodes(LazyEpisodes):
         return f"{self.dropped_steps:,} steps after the last end are dropped" if self.dropped_steps else ""
 
     def _decode(self, index: int) -> Episode:
-        observations, actions, rewards = self._slices(index, "observations", "actions", "rewards")
+        return self._episode(self._slices(index, index + 1, "observations", "actions", "rewards"))
+
+    def _decode_block(self, index: int) -> dict[int, Episode]:
+        """The episodes that begin in the same HDF5 chunk, which is decompressed as a whole for each of them."""
+        row = int(self._starts[index])
+        rows = min(self._chunk, min(_BLOCK_BYTES, self._cache_bytes // 2) // max(self._row_bytes, 1))
+        if rows < 2:
+            return super()._decode_block(index)
+        begin = row // self._chunk * self._chunk
+        begin += (row - begin) // rows * rows
+        first, last = np.searchsorted(self._starts[: len(self)], (begin, begin + rows)).tolist()
+        parts = self._slices(first, last, "observations", "actions", "rewards")
+        base = int(self._starts[first])
+        return {
+            number: self._episode(
+                [part[self._starts[number] - base : self._stops[number] - base] for part in parts]
+            )
+            for number in range(first, last)
+        }
+
+    def _episode(self, parts: list[np.ndarray]) -> Episode:
+        observations, actions, rewards = parts
+        # Copies: a view would keep the whole block in memory.
         return Episode(
-            self.observation_space.convert(observations),
-            self.action_space.convert(actions),
+            self.observation_space.convert(np.array(observations)),
+            self.action_space.convert(np.array(actions)),
             _column(rewards).astype(np.float32),
         )
 
@@ -84,11 +110,12 @@ class D4RLEpisodes(LazyEpisodes):
                 final = file["next_observations"][last]
         return final, terminated, not terminated
 
-    def _slices(self, index: int, *keys: str) -> list[np.ndarray]:
-        # The file is opened for each episode: an HDF5 handle must not live through a fork.
+    def _slices(self, first: int, last: int, *keys: str) -> list[np.ndarray]:
+        """The rows of the episodes from ``first`` to before ``last``."""
+        # The file is opened for each read: an HDF5 handle must not live through a fork.
         import h5py
 
-        part = slice(int(self._starts[index]), int(self._stops[index]))
+        part = slice(int(self._starts[first]), int(self._stops[last - 1]))
         with h5py.File(self.path, "r") as file:
             return [file[key][part] for key in keys]
 

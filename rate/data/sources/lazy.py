@@ -34,7 +34,7 @@ class Contents:
 class LazyEpisodes(ABC):
     """Episodes of files as an :class:`rate.data.EpisodeSource`, decoded one at a time.
 
-    The latest used are kept, so a set may be larger than memory. An episode is checked when it is decoded for the first
+    The latest used are kept, so a set may be larger than memory. An episode is checked when it is asked for the first
     time. A source can be sent to other processes: files are opened for each read, what was decoded stays behind.
 
     Args:
@@ -94,14 +94,14 @@ class LazyEpisodes(ABC):
         index = self._number(index)
         if index in self._cache:
             self._cache.move_to_end(index)
-            return self._cache[index]
-        episode = self._read(index)
-        size = self._size(episode)
-        if size <= self._cache_bytes:
-            while self.cached_bytes + size > self._cache_bytes:
-                self.cached_bytes -= self._size(self._cache.popitem(last=False)[1])
-            self._cache[index] = episode
-            self.cached_bytes += size
+            episode = self._cache[index]
+        else:
+            with reading(self.file(index)):
+                block = self._decode_block(index)
+            episode = block[index]
+            self._keep(index, block)
+        if not self._checked[index]:
+            self._check(index, episode)
         return episode
 
     def actions_and_rewards(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -163,6 +163,10 @@ class LazyEpisodes(ABC):
     def _decode(self, index: int) -> Episode:
         """Reads an episode, whose conversion to its spaces is all that is done to it."""
 
+    def _decode_block(self, index: int) -> dict[int, Episode]:
+        """An episode, and any others that come with it where reading it alone would cost as much."""
+        return {index: self._decode(index)}
+
     def _ending(self, index: int) -> tuple[np.ndarray | None, bool, bool]:
         """The observation after the last action if there is one, and whether the episode terminated or was cut."""
         return None, True, False
@@ -171,19 +175,34 @@ class LazyEpisodes(ABC):
         """Bytes of an episode in memory, with its returns-to-go."""
         return episode.nbytes + episode.rewards.nbytes
 
-    def _read(self, index: int) -> Episode:
-        with reading(self.file(index)):
-            episode = self._decode(index)
-        if not self._checked[index]:
-            with self._named(index):
-                check_episode(episode, index, self.observation_space, self.action_space, self.keys)
-                if episode.length != self.lengths[index]:
-                    raise ValueError(
-                        f"episode {index}: has {episode.length} steps, expected {self.lengths[index]} "
-                        "as the set says"
-                    )
-            self._checked[index] = True
-        return episode
+    def _keep(self, index: int, block: dict[int, Episode]) -> None:
+        """Puts a block into the cache, of the others no more than half of it and the ones that follow first."""
+        others = sorted(
+            (number for number in block if number != index), key=lambda number: (number < index, number)
+        )
+        room, kept = self._cache_bytes // 2, []
+        for number in others:
+            room -= self._size(block[number])
+            if room < 0:
+                break
+            if number not in self._cache:
+                kept.append(number)
+        for number in [*reversed(kept), index]:  # the one asked for is the one used latest
+            size = self._size(block[number])
+            if size <= self._cache_bytes:
+                while self.cached_bytes + size > self._cache_bytes:
+                    self.cached_bytes -= self._size(self._cache.popitem(last=False)[1])
+                self._cache[number] = block[number]
+                self.cached_bytes += size
+
+    def _check(self, index: int, episode: Episode) -> None:
+        with self._named(index):
+            check_episode(episode, index, self.observation_space, self.action_space, self.keys)
+            if episode.length != self.lengths[index]:
+                raise ValueError(
+                    f"episode {index}: has {episode.length} steps, expected {self.lengths[index]} as the set says"
+                )
+        self._checked[index] = True
 
     @contextmanager
     def _named(self, index: int) -> Iterator[None]:

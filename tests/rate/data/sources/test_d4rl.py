@@ -147,3 +147,56 @@ def test_a_truncated_file_is_named(tmp_path):
 def test_a_missing_file_stays_one(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none.hdf5"):
         D4RLEpisodes(tmp_path / "none.hdf5")
+
+
+def _in_chunks(path, episodes, rows):
+    write_d4rl(path, episodes)
+    with h5py.File(path, "r+") as file:
+        for key in ("observations", "actions", "rewards"):
+            values = file[key][()]
+            del file[key]
+            file.create_dataset(key, data=values, chunks=(rows, *[1] * (values.ndim - 1)), compression="gzip")
+    return path
+
+
+def test_a_pass_decompresses_each_chunk_once(tmp_path, monkeypatch):
+    episodes = walks([6] * 20)
+    source = D4RLEpisodes(_in_chunks(tmp_path / "walks.hdf5", episodes, 30))
+    reads = []
+    slices = D4RLEpisodes._slices
+    monkeypatch.setattr(
+        D4RLEpisodes, "_slices", lambda self, *part: reads.append(part[:2]) or slices(self, *part)
+    )
+    for index, episode in enumerate(episodes):
+        assert_equal(source[index], episode["observations"], episode["actions"], episode["rewards"])
+    assert reads == [(0, 5), (5, 10), (10, 15), (15, 20)]
+    assert source[7].observations.base is None  # not a view, which would keep what was read with it
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    rows=st.integers(1, 40),
+    cache=st.integers(0, 2000),
+    limit=st.none() | st.integers(9, 40),
+    data=st.data(),
+)
+def test_any_order_and_any_cache_give_the_episodes(tmp_path_factory, lengths, rows, cache, limit, data):
+    episodes = walks(lengths)
+    path = _in_chunks(tmp_path_factory.mktemp("set") / "walks.hdf5", episodes, min(rows, sum(lengths)))
+    source = D4RLEpisodes(path, cache_bytes=cache, limit=limit)
+    for index in data.draw(st.lists(st.integers(0, len(source) - 1), max_size=20)):
+        episode = episodes[index]
+        assert_equal(source[index], episode["observations"], episode["actions"], episode["rewards"])
+        held = sum(episode.nbytes + episode.rewards.nbytes for episode in source._cache.values())
+        assert source.cached_bytes == held <= cache
+
+
+def test_a_bad_neighbour_is_named_when_it_is_asked_for(tmp_path):
+    episodes = walks([6] * 10)
+    episodes[2]["observations"][3] = np.nan
+    source = D4RLEpisodes(_in_chunks(tmp_path / "walks.hdf5", episodes, 60))
+    assert source[1].length == source[3].length == 6
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"walks.hdf5: episode 2: observations contain NaN at step 3$"):
+            source[2]
