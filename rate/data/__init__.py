@@ -4,6 +4,7 @@ Gymnasium and Minari are imported when first used.
 """
 
 from rate.data.collect import collect_tmaze, write_minari
+from rate.data.collection import Collection, collect
 from rate.data.episodes import Episode, EpisodeSource, InMemoryEpisodes, Recording, SpaceSpec
 from rate.data.loader import sampled_batches
 from rate.data.sources import LazyEpisodes, MinariEpisodes, open_source
@@ -13,6 +14,7 @@ from rate.data.validate import check_episode
 from rate.data.windows import SegmentBatch, SegmentWindows
 
 __all__ = [
+    "Collection",
     "Episode",
     "EpisodeSource",
     "InMemoryEpisodes",
@@ -23,6 +25,7 @@ __all__ = [
     "SegmentWindows",
     "SpaceSpec",
     "check_episode",
+    "collect",
     "collect_tmaze",
     "observation_statistics",
     "open_source",

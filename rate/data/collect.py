@@ -56,8 +56,8 @@ def write_minari(
         TypeError: for spaces that are not supported.
         ValueError: for no episodes, or an episode that does not fit the spaces.
     """
-    target, name = _place(output)
-    _check_free(target, overwrite)
+    target, name = place(output)
+    check_free(target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -79,7 +79,9 @@ def write_minari(
             )
         if not checked.count:
             raise ValueError("episodes_with_final_observation must hold at least one episode, got 0")
-        _check_free(target, overwrite)
+        if checked.images:
+            _compress(building / name / "data" / "main_data.hdf5")
+        check_free(target, overwrite)
         if target.exists():
             target.rename(building / "replaced")
         (building / name).rename(target)
@@ -144,6 +146,7 @@ class _Buffers:
         self._observations = SpaceSpec.from_space(observation_space, "observation")
         self._actions = SpaceSpec.from_space(action_space, "action")
         self._dtypes = observation_space.dtype, action_space.dtype
+        self.images = self._observations.kind == "image"
         self.count = 0
 
     def __iter__(self) -> Iterator[Any]:
@@ -170,6 +173,28 @@ class _Buffers:
             self.count += 1
 
 
+def _compress(file: Path) -> None:
+    """Writes a data set's images anew, compressed without loss: Minari stores them as they are."""
+    import h5py
+
+    beside = file.with_suffix(".compressed")
+    with h5py.File(file) as full, h5py.File(beside, "w") as small:
+        small.attrs.update(full.attrs)
+        for name, episode in full.items():
+            group = small.create_group(name)
+            group.attrs.update(episode.attrs)
+            for key, values in episode.items():
+                if key == "observations":
+                    # A chunk is a frame: a window of an episode is read without the rest of it.
+                    chunks = (1, *values.shape[1:])
+                    group.create_dataset(
+                        key, data=values[()], chunks=chunks, compression="gzip", compression_opts=1
+                    )
+                else:
+                    episode.copy(key, group)
+    beside.replace(file)
+
+
 def _is_id(output: str | os.PathLike[str]) -> bool:
     from minari.dataset.minari_dataset import DATASET_ID_RE
 
@@ -177,8 +202,8 @@ def _is_id(output: str | os.PathLike[str]) -> bool:
     return found is not None and found["version"] is not None and not output.startswith("/")  # type: ignore[union-attr]
 
 
-def _place(output: str | os.PathLike[str]) -> tuple[Path, str]:
-    """The folder to write, and the data set's id."""
+def place(output: str | os.PathLike[str]) -> tuple[Path, str]:
+    """The folder that :func:`write_minari` writes, and the data set's id."""
     from minari.storage import get_dataset_path
 
     if _is_id(output):
@@ -188,7 +213,8 @@ def _place(output: str | os.PathLike[str]) -> tuple[Path, str]:
     return target, name if _is_id(name) else f"{name}-v0"
 
 
-def _check_free(target: Path, overwrite: bool) -> None:
+def check_free(target: Path, overwrite: bool) -> None:
+    """Raises FileExistsError if something is there that may not be replaced."""
     if not target.exists():
         return
     if not overwrite:

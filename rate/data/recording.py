@@ -111,7 +111,7 @@ class _Stage:
                 yield waiting.pop(due)
                 due += 1
             if due < end:
-                observations = self._start(ended)
+                observations, rewards = self._start(ended), np.where(ended, 0.0, rewards)
 
     def _start(self, which: np.ndarray) -> np.ndarray:
         """Begins the next episodes in the environments ``which``; returns the observations of all."""

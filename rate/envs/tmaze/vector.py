@@ -125,6 +125,7 @@ class TMazeVector(SeededVector):
         self._episode[which] = 0
 
 
-def balanced(num_envs: int, **options: Any) -> TMazeVector:
-    """Mazes with as many goals up as down, as the paper evaluates."""
-    return TMazeVector(num_envs, balanced_goals=True, **options)
+def make(num_envs: int, autoreset_mode: AutoresetMode, **options: Any) -> TMazeVector:
+    """Mazes for evaluation, with as many goals up as down; for recording, seeded one by one, goals are drawn."""
+    evaluated = autoreset_mode is AutoresetMode.NEXT_STEP
+    return TMazeVector(num_envs, balanced_goals=evaluated, autoreset_mode=autoreset_mode, **options)

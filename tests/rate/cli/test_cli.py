@@ -150,7 +150,7 @@ ERRORS = {
     "eval: episodes": ("eval RUN --num-envs 0", "--num-envs must be at least 1, got 0"),
     "eval: no episodes": ("eval RUN --episodes 0", "--episodes must be at least 1, got 0"),
     "eval: temperature": ("eval RUN --temperature -1", "temperature must be at least 0, got -1"),
-    "collect: task": ("collect chess", "invalid choice 'chess'"),
+    "collect: task": ("collect chess", "task 'chess' is not known; families: tmaze, "),
     "collect: episodes": ("collect tmaze --episodes 0", "num_episodes must be at least 1, got 0"),
     "collect: existing": ("collect tmaze --output bad/nan-v0 --episodes 2", "bad/nan-v0 is there already"),
     "plot: nothing": ("plot", "name at least one run's folder"),
