@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from rate.data.sources.lazy import Contents, LazyEpisodes
 from rate.data.sources.npy import ArrayStream
 from rate.data.sources.spaces import common_action_spec, observation_spec
 
+_LARGEST_VECTOR = 10_000
 Coding = Literal["plain", "board", "one_hot"]
 
 
@@ -46,18 +48,31 @@ class NpzEpisodes(LazyEpisodes):
     """A folder of ``.npz`` archives, one per episode, in the order of the numbers in their names; or one archive.
 
     Keys, T steps each: ``obs`` (``image`` in Memory Maze's own data), ``action``, ``reward``, and ``done`` where there
-    is one; others are left for :meth:`arrays`. Images may be uint8, or floats in [0, 1], which become uint8. Actions
-    may be integers, vectors, pairs (row, column) of a square board, which become ``row * size + column``, or one-hot
-    rows, which become integers.
+    is one; others are left for :meth:`arrays`. Images may be uint8, or floats in [0, 1], which become uint8. Several
+    integers at once (cards, cells: POPGym's ``MultiDiscrete`` and ``Tuple``) become one vector of ones and zeros, a
+    part for each. Actions may be integers, vectors, pairs (row, column) of a square board, which become
+    ``row * size + column``, or one-hot rows, which become integers.
 
     A row may hold the action that follows its observation, or as in Dreamer and Memory Maze the one that led to it.
     That is so with the key ``image``, and where the first one-hot row is all zeros. Such T + 1 rows give T steps.
 
-    The arguments are explained at :class:`LazyEpisodes`, for all layouts. When the set is opened, actions and rewards
-    of all archives are read, observations only where they are integers.
+    When the set is opened, actions and rewards of all archives are read, observations only where they are integers.
+
+    Args:
+        path: the folder or archive.
+        observation_sizes: of observations that are several integers: the values each can take; by default one more than
+            the largest in the files.
+
+    The rest is explained at :class:`LazyEpisodes`, for all layouts.
     """
 
     layout = "npz episodes"
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, observation_sizes: Sequence[int] | None = None, **options: Any
+    ) -> None:
+        self._sizes = None if observation_sizes is None else np.asarray(observation_sizes, np.int64)
+        super().__init__(path, **options)
 
     def _open(self, limit: int | None) -> Contents:
         self._files = episode_files(self.path)
@@ -76,7 +91,7 @@ class NpzEpisodes(LazyEpisodes):
             steps += len(self._outlines[-1][1])
         return Contents(
             np.array([len(rewards) for _, rewards in self._outlines], dtype=np.int64),
-            self._observation_space(min(lows), max(highs)),
+            self._observation_space(np.min(lows, 0), np.max(highs, 0)),
             self._action_space(),
         )
 
@@ -98,7 +113,9 @@ class NpzEpisodes(LazyEpisodes):
 
     @property
     def remark(self) -> str:
-        return "rows hold the action that led to them; they are shifted" if self._layout.led else ""
+        shifted = ["rows hold the action that led to them, and are shifted"] * self._layout.led
+        coded = [f"integers of {_short(self._sizes)} values are one-hot"] if self._sizes is not None else []
+        return "; ".join(shifted + coded)
 
     def _decode(self, index: int) -> Episode:
         observations = self._observations(index)
@@ -133,9 +150,9 @@ class NpzEpisodes(LazyEpisodes):
         led = key == "image" or (coding == "one_hot" and not actions[0].any())
         return _Layout(key, _step_shape(shape), dtype, coding, actions.shape[1:], led)
 
-    def _read_outline(self, index: int) -> tuple[float, float]:
-        """Keeps an archive's actions and rewards; gives the smallest and largest observation if they are integers."""
-        layout, low, high = self._layout, 0.0, 0.0
+    def _read_outline(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Keeps an archive's actions and rewards; gives the smallest and largest of observations that are integers."""
+        layout, low, high = self._layout, np.zeros(1), np.zeros(1)
         with _Archive(self._files[index]) as archive:
             archive.check_keys(*self.keys)
             shape, dtype = archive.header(layout.observation)
@@ -151,9 +168,9 @@ class NpzEpisodes(LazyEpisodes):
                     )
             rows = {layout.observation: shape[0], "action": len(actions), "reward": len(rewards)}
             check_lengths(str(archive.path), rows)
-            if layout.shape in ((), (1,)) and dtype.kind in "iub":
-                values = archive.array(layout.observation)
-                low, high = float(values.min(initial=0)), float(values.max(initial=0))
+            if len(layout.shape) < 2 and dtype.kind in "iub":
+                values = archive.array(layout.observation).reshape(shape[0], -1)
+                low, high = values.min(0, initial=0), values.max(0, initial=0)
         if rewards.dtype.kind not in "iubf":
             raise ValueError(f"{archive.path}: reward must be real numbers, got {rewards.dtype}")
         rewards = rewards[:, 0] if rewards.ndim == 2 and rewards.shape[1] == 1 else rewards
@@ -168,16 +185,37 @@ class NpzEpisodes(LazyEpisodes):
         self._outlines.append((actions, rewards[first:].astype(np.float32)))
         return low, high
 
-    def _observation_space(self, low: float, high: float) -> SpaceSpec:
+    def _observation_space(self, low: np.ndarray, high: np.ndarray) -> SpaceSpec:
         shape, dtype = self._layout.shape, self._layout.dtype
+        if dtype.kind in "iub" and len(shape) == 1 and shape != (1,):
+            return self._one_hot_space(low, high)
+        if self._sizes is not None:
+            raise ValueError(
+                f"observation_sizes are for several integers, {self.path} holds {per_step(shape)} {dtype}"
+            )
         floats = len(shape) == 3 and dtype.kind == "f"
-        spec = observation_spec(shape, np.dtype(np.uint8) if floats else dtype, low, high)
+        spec = observation_spec(shape, np.dtype(np.uint8) if floats else dtype, float(low[0]), float(high[0]))
         if spec is None:
             raise TypeError(
                 f"{self._files[0]}: {self._layout.observation} is {per_step(shape)} {dtype}, expected [T, size] "
                 "numbers, [T] integers or images of uint8 or of floats in [0, 1]"
             )
         return spec
+
+    def _one_hot_space(self, low: np.ndarray, high: np.ndarray) -> SpaceSpec:
+        key = self._layout.observation
+        sizes = high.astype(np.int64) + 1 if self._sizes is None else self._sizes
+        if low.min() < 0 or sizes.sum() > _LARGEST_VECTOR:
+            raise TypeError(
+                f"{self.path}: {key} holds {low.min()} to {high.max()}, expected several integers from 0 on that "
+                f"make a vector of at most {_LARGEST_VECTOR} ones and zeros, or floats"
+            )
+        if sizes.shape != high.shape or (high >= sizes).any():
+            raise ValueError(
+                f"observation_sizes must exceed the largest {key} in {self.path}, {_short(high)}, got {_short(sizes)}"
+            )
+        self._sizes = sizes
+        return SpaceSpec("vector", (int(sizes.sum()),), low=0.0, high=1.0)
 
     def _action_space(self) -> SpaceSpec:
         if self._layout.coding == "one_hot":
@@ -196,6 +234,11 @@ class NpzEpisodes(LazyEpisodes):
         with _Archive(self._files[index]) as archive:
             values = archive.array(key)
         values = values.reshape(len(values), *_step_shape(values.shape))
+        if self._sizes is not None:
+            coded = np.zeros((len(values), int(self._sizes.sum())), np.float32)
+            places = values.astype(np.int64) + np.cumsum(self._sizes) - self._sizes
+            np.put_along_axis(coded, places, 1, 1)
+            return coded
         return _pixels(values, archive.path, key) if values.ndim == 4 and values.dtype.kind == "f" else values
 
     def _actions(self, stored: np.ndarray, path: Path) -> np.ndarray:
@@ -207,6 +250,13 @@ class NpzEpisodes(LazyEpisodes):
                 )
             return stored[:, 0].astype(np.int64) * size + stored[:, 1]
         return self.action_space.convert(stored)
+
+
+def _short(values: np.ndarray) -> str:
+    """Runs of equal numbers as 52 x 14."""
+    edges = np.flatnonzero(np.diff(values, prepend=values[0] - 1, append=values[-1] - 1))
+    runs = [(int(values[edge]), int(count)) for edge, count in zip(edges, np.diff(edges), strict=False)]
+    return ", ".join(f"{count} x {value}" if count > 1 else str(value) for value, count in runs)
 
 
 def episode_files(path: Path) -> list[Path]:

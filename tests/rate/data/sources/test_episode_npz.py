@@ -24,10 +24,16 @@ def _images(*shape):
     return lambda rng, length: rng.integers(0, 256, (length, *shape)).astype(np.uint8)
 
 
+def _cards(rng, length):
+    """One of 2, 4 and 13, in a row per step as the published collector leaves them."""
+    return rng.integers(0, [2, 4, 13], (length, 3))[:, None]
+
+
+ONE_HOT = SpaceSpec("vector", (19,), low=0.0, high=1.0)
 POPGYM = {
     "one number": (_whole(4), _whole(4), SpaceSpec("discrete", (), n=4), SpaceSpec("discrete", (), n=4)),
     "one number in a row": (_whole(4, 1), _whole(5), SpaceSpec("discrete", (), n=4), SpaceSpec("discrete", (), n=5)),
-    "several numbers": (_whole(13, 4), _whole(26), SpaceSpec("vector", (4,)), SpaceSpec("discrete", (), n=26)),
+    "several numbers": (_cards, _whole(26), ONE_HOT, SpaceSpec("discrete", (), n=26)),
     "floats in rows": (_real(1, 2), _whole(2), SpaceSpec("vector", (2,)), SpaceSpec("discrete", (), n=2)),
     "a board": (_whole(2), _whole(8, 2), SpaceSpec("discrete", (), n=2), SpaceSpec("discrete", (), n=64)),
     "a pendulum": (_real(2), _real(1), SpaceSpec("vector", (2,)), None),
@@ -53,6 +59,9 @@ def test_popgym(tmp_path, case):
         observations, actions = episode["obs"].astype(np.float64), episode["action"]
         if observation_space.kind == "discrete":
             observations = observations.ravel()
+        elif case == "several numbers":
+            parts = zip((2, 4, 13), episode["obs"][:, 0].T, strict=True)
+            observations = np.concatenate([np.eye(size)[values] for size, values in parts], 1)
         elif observations.ndim == 3:
             observations = observations[:, 0]
         if case == "a board":
@@ -240,3 +249,30 @@ def test_boards_and_one_hot_rows_are_checked(tmp_path):
         ValueError, match=r"train_data_1.npz: action has rows that are not one-hot, expected a single 1"
     ):
         NpzEpisodes(write_npz(tmp_path / "hot", episodes))
+
+
+def test_several_integers_have_sizes(tmp_path):
+    folder = write_npz(tmp_path / "cards", play([4, 7], _whole(3, 2), _whole(3)))
+    source = NpzEpisodes(folder, observation_sizes=(5, 4))
+    assert source.observation_space == SpaceSpec("vector", (9,), low=0.0, high=1.0)
+    assert source.remark == "integers of 5, 4 values are one-hot"
+    stored = source.arrays(1)["obs"]
+    np.testing.assert_array_equal(source[1].observations[:, :5].argmax(1), stored[:, 0])
+    np.testing.assert_array_equal(source[1].observations[:, 5:].argmax(1), stored[:, 1])
+    assert source[1].observations.sum(1).tolist() == [2.0] * 7
+    assert NpzEpisodes(folder).remark == "integers of 2 x 3 values are one-hot"
+    for sizes in ((2, 4), (5,), (5, 4, 4)):
+        with pytest.raises(
+            ValueError, match=r"observation_sizes must exceed the largest obs in .*cards, 2 x 2, got "
+        ):
+            NpzEpisodes(folder, observation_sizes=sizes)
+    with pytest.raises(
+        ValueError, match=r"observation_sizes are for several integers, .*set holds \[T, 2\] float32"
+    ):
+        NpzEpisodes(write_npz(tmp_path / "set", play([4], _real(2), _whole(3))), observation_sizes=(5, 4))
+    for number in (-1, 20_000):
+        episodes = play([4], lambda rng, length, number=number: np.full((length, 2), number), _whole(3))
+        with pytest.raises(
+            TypeError, match=rf"obs holds {min(number, 0)} to {max(number, 0)}, expected several integers"
+        ):
+            NpzEpisodes(write_npz(tmp_path / f"far{number}", episodes))
