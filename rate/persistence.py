@@ -40,7 +40,9 @@ def save_model(model: RATE, folder: str | os.PathLike[str]) -> None:
     folder = Path(folder)
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     write_text(folder / "config.json", model.config.to_json())
-    write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
+    write_atomically(
+        folder / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"})
+    )
 
 
 def load_model(cls: type[RATE], folder: str | os.PathLike[str]) -> RATE:
@@ -48,7 +50,7 @@ def load_model(cls: type[RATE], folder: str | os.PathLike[str]) -> RATE:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no model folder at {folder}")
-    model = cls(RateConfig.load(folder))
+    config = RateConfig.load(folder)
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise FileNotFoundError(f"no model.safetensors in {folder}")
@@ -56,6 +58,10 @@ def load_model(cls: type[RATE], folder: str | os.PathLike[str]) -> RATE:
         tensors = load_file(weights)
     except SafetensorError as error:
         raise ValueError(f"{weights} is not a safetensors file: {error}") from None
+    try:
+        model = cls(config)
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'} is not valid: {error}") from None
     expected = model.state_dict()
     for name in [*expected, *tensors]:
         if name not in tensors or name not in expected:
@@ -66,5 +72,11 @@ def load_model(cls: type[RATE], folder: str | os.PathLike[str]) -> RATE:
                 f"config does not fit the checkpoint: {name} is {list(tensors[name].shape)} in {weights}, "
                 f"{list(expected[name].shape)} by the config"
             )
-    model.load_state_dict(tensors)
+        if not tensors[name].is_floating_point():
+            raise ValueError(f"{name} in {weights} must be floating point, got {tensors[name].dtype}")
+        if not tensors[name].isfinite().all():
+            raise ValueError(f"{name} in {weights} holds values that are not finite")
+    # In the precision that they were saved in. Copied, because tensors in a file are not aligned, and kernels answer
+    # other bits, and later, for such.
+    model.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
     return model
