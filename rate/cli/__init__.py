@@ -1,4 +1,4 @@
-"""The command ``rate``: collect, data, train, eval, plot, info."""
+"""The command ``rate``: collect, data, train, eval, plot, push, info."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _COMMANDS = {
     "train": "train a model on a task or a data set",
     "eval": "act with a trained model and count successes",
     "plot": "draw learning curves and success against corridor length",
+    "push": "share a run's model on the Hugging Face Hub",
     "info": "what runs on this machine, and why the rest does not",
 }
 

@@ -99,7 +99,7 @@ def test_bad_options_are_one_line_in_any_terminal(arguments, said, encoding):
 def test_the_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "rate", "fly"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and not done.stdout
-    assert done.stderr == "rate: command must be one of collect, data, train, eval, plot, info, got 'fly'\n"
+    assert done.stderr == "rate: command must be one of collect, data, train, eval, plot, push, info, got 'fly'\n"
 
 
 def _poison(name, **changes):
