@@ -35,10 +35,12 @@ class Push:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = parse(Push, "rate push", arguments)
-    model = runs.load_model(options.run)
-    found = model.push_to_hub(
+    from rate.hub import transfer
+
+    found = transfer.push(
+        runs.load_model(options.run),
         options.repository,
-        run=options.run,
+        options.run,
         private=options.private or None,
         branch=options.branch,
         commit_message=options.message,

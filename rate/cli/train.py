@@ -44,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         description=f"{inspect.getdoc(Train)}\n\nPresets: {', '.join(PRESETS)}.",
         config=(tyro.conf.FlagConversionOff,),
     )
+    from rate.hub import write_card
     from rate.training import run as training_run
 
     if options.resume is not None:
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     if not trainer.run():
         print(f"interrupted and saved; continue with: rate train --resume {folder}", file=sys.stderr)
         return 130
+    write_card(folder)
     print(f"trained in {time.perf_counter() - started:.0f} s; the model is in {folder}")
     return 0
 
