@@ -1,4 +1,4 @@
-"""The settings of a model. One class covers the published family: DT, RMT, TrXL, GTrXL and RATE."""
+"""The settings of a model. One class covers the published family, DT, RMT, TrXL, GTrXL and RATE, and BC-LSTM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from rate_kernels.attention.position import SHIFTS
 from rate_kernels.gate.reference import ACTIVATIONS
 
-Family = Literal["rate", "rmt", "trxl", "gtrxl", "dt"]
+Family = Literal["rate", "rmt", "trxl", "gtrxl", "dt", "dt-long", "bc-lstm"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class RateConfig:
         gate_activation: activation on what was written: relu, leaky_relu, tanh or none.
         write_last_action: whether a segment's last action is part of it when memory is written while acting, as it is
             in training; False reproduces the published order.
+
+    Architecture:
+        architecture: ``"transformer"`` (:class:`rate.RATE`), or ``"lstm"`` for the baseline :class:`rate.lstm.BCLSTM`,
+            which reads d_model, num_layers and dropout of what follows and nothing of what is above this line but
+            observations, actions and segment_length.
 
     Transformer:
         d_model, num_layers, num_heads, d_head: widths; d_head defaults to d_model / num_heads.
@@ -78,6 +83,7 @@ class RateConfig:
     gate_activation: str = "relu"
     write_last_action: bool = True
 
+    architecture: Literal["transformer", "lstm"] = "transformer"
     d_model: int = 128
     num_layers: int = 3
     num_heads: int = 4
@@ -124,6 +130,7 @@ class RateConfig:
         choices = {
             "observation": ("vector", "image", "discrete"),
             "action": ("discrete", "continuous"),
+            "architecture": ("transformer", "lstm"),
             "block": ("pre_norm", "published"),
             "shift": SHIFTS,
             "gate_activation": tuple(ACTIVATIONS),
@@ -150,28 +157,21 @@ class RateConfig:
     def family(cls, name: Family, segments: int = 1, **settings: Any) -> RateConfig:
         """The model called ``name`` in the published family, with ``settings`` for the rest.
 
-        ``dt`` has neither memory nor cache and reads all ``segments`` segments as one; ``rmt`` has memory tokens
-        without gate or cache; ``trxl`` and ``gtrxl`` have a cache only; ``rate`` takes the settings as they are.
-        A cache defaults to the tokens of ``segments`` segments.
+        ``dt`` has neither memory nor cache, so each segment stands alone; ``dt-long`` reads all ``segments`` segments
+        as one; ``rmt`` has memory tokens without gate or cache; ``trxl`` and ``gtrxl`` have a cache only; ``bc-lstm``
+        is an LSTM; ``rate`` takes the settings as they are. A cache defaults to the tokens of ``segments`` segments.
         """
         base = cls(**settings)
-        tokens = 3 * base.segment_length * segments
+        blind = {"num_memory": 0, "gate_heads": 0, "cache_len": 0}
+        cached = blind | {"cache_len": base.cache_len or 3 * base.segment_length * segments}
         changes: dict[str, Any] = {
             "rate": {},
             "rmt": {"cache_len": 0, "gate_heads": 0},
-            "trxl": {"num_memory": 0, "gate_heads": 0, "cache_len": base.cache_len or tokens},
-            "gtrxl": {
-                "num_memory": 0,
-                "gate_heads": 0,
-                "cache_len": base.cache_len or tokens,
-                "gating": True,
-            },
-            "dt": {
-                "num_memory": 0,
-                "gate_heads": 0,
-                "cache_len": 0,
-                "segment_length": base.segment_length * segments,
-            },
+            "trxl": cached,
+            "gtrxl": cached | {"gating": True},
+            "dt": blind,
+            "dt-long": blind | {"segment_length": base.segment_length * segments},
+            "bc-lstm": blind | {"architecture": "lstm"},
         }
         if name not in changes:
             raise ValueError(f"family must be one of {', '.join(changes)}, got {name!r}")

@@ -50,10 +50,17 @@ class RATE(nn.Module):
 
     Args:
         config: the model's settings.
+
+    Raises:
+        ValueError: for a configuration of another architecture.
     """
 
     def __init__(self, config: RateConfig) -> None:
         super().__init__()
+        if config.architecture != "transformer":
+            raise ValueError(
+                f"config.architecture must be 'transformer' for RATE, got {config.architecture!r}"
+            )
         self.config = config
         d, m = config.d_model, config.num_memory
         # The kernels' backend, for every operation that has it; None, and the others, choose by themselves.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from rate.config import RateConfig
 
 if TYPE_CHECKING:
-    from rate.model import RATE
+    from rate.models import Model
+
+M = TypeVar("M", bound="Model")
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
@@ -35,7 +37,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_atomically(path, lambda beside: beside.write_text(text))
 
 
-def save_model(model: RATE, folder: str | os.PathLike[str]) -> None:
+def save_model(model: Model, folder: str | os.PathLike[str]) -> None:
     """See :meth:`rate.RATE.save_pretrained`."""
     folder = Path(folder)
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
@@ -45,7 +47,7 @@ def save_model(model: RATE, folder: str | os.PathLike[str]) -> None:
     )
 
 
-def load_model(cls: type[RATE], folder: str | os.PathLike[str]) -> RATE:
+def load_model(cls: type[M], folder: str | os.PathLike[str]) -> M:
     """See :meth:`rate.RATE.from_pretrained`."""
     folder = Path(folder)
     if not folder.is_dir():

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from rate.model import RATE
 from rate.state import SegmentState
 
 if TYPE_CHECKING:
     from rate.data import SegmentBatch
+    from rate.models import Model
 
 
 @dataclass
@@ -45,7 +45,7 @@ class SegmentSums:
     state: SegmentState
 
 
-def read_segment(model: RATE, segment: SegmentBatch, state: SegmentState) -> SegmentSums:
+def read_segment(model: Model, segment: SegmentBatch, state: SegmentState) -> SegmentSums:
     """Reads one segment of a batch.
 
     A batch entry whose segment is all padding keeps its memory as it is.
@@ -62,7 +62,7 @@ def read_segment(model: RATE, segment: SegmentBatch, state: SegmentState) -> Seg
 
 
 def batch_loss(
-    model: RATE, batch: SegmentBatch, *, gradient_span: int | None = None, replay: bool = True
+    model: Model, batch: SegmentBatch, *, gradient_span: int | None = None, replay: bool = True
 ) -> BatchLoss:
     """The loss of all segments of a batch.
 
@@ -100,7 +100,7 @@ def batch_loss(
     return BatchLoss(torch.stack(losses).sum() / steps, accuracy.detach())
 
 
-def unfinished_segments(model: RATE, batch: SegmentBatch) -> Iterator[SegmentBatch]:
+def unfinished_segments(model: Model, batch: SegmentBatch) -> Iterator[SegmentBatch]:
     """The batch's segments in turn, without the episodes that have ended: longest episodes first, batch shrinking.
 
     A compiled model gets all episodes every time, since another batch size would be compiled anew.
@@ -125,7 +125,7 @@ def initial_state(model: Any, batch_size: int) -> SegmentState:
     return getattr(model, "_orig_mod", model).initial_state(batch_size)
 
 
-def _replayed(model: RATE, segment: SegmentBatch, state: SegmentState) -> SegmentSums:
+def _replayed(model: Model, segment: SegmentBatch, state: SegmentState) -> SegmentSums:
     """:func:`read_segment` that keeps its inputs only and runs again in the backward pass, random numbers included."""
 
     def run(memory: Tensor | None, *cache: Tensor) -> tuple[Any, ...]:

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from rate.acting import saving
 from rate.acting.export import acts_token_by_token
+from rate.acting.recurrent import RecurrentReader
 from rate.acting.segments import SegmentReader
 from rate.acting.tokens import TokenReader
+from rate.lstm import BCLSTM
 
 if TYPE_CHECKING:
-    from rate.model import RATE
+    from rate.models import Model
 
 logger = logging.getLogger("rate")
 
@@ -32,13 +34,15 @@ class Actor:
             has now: later training does not reach the actor.
         batch_size: number of environments, B.
         backend: ``"native"`` or ``"reference"``, see :class:`rate_kernels.SegmentRecurrence`; for
-            ``shift="transformer_xl"`` the backend of the model's operations. None chooses.
+            ``shift="transformer_xl"`` the backend of the model's operations, without effect on the recurrent baseline.
+            None chooses.
         temperature: 0 takes the most likely discrete action, more samples from ``softmax(logits / temperature)``.
         top_k: samples among the k most likely actions only.
         generator: source of the samples.
 
     Attributes:
-        backend: what reads: ``"native"``, ``"reference"``, or ``"segments"`` where segments are read again.
+        backend: what reads: ``"native"``, ``"reference"``, ``"segments"`` where segments are read again, or
+            ``"torch"`` for the recurrent baseline.
 
     Raises:
         ValueError: for a batch size or top_k below 1 or a negative temperature.
@@ -47,7 +51,7 @@ class Actor:
 
     def __init__(
         self,
-        model: RATE,
+        model: Model,
         batch_size: int = 1,
         backend: str | None = None,
         *,
@@ -63,9 +67,11 @@ class Actor:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
         self.config, self.batch_size = model.config, batch_size
         self.temperature, self.top_k, self.generator = temperature, top_k, generator
-        self._device = model.content_bias.device
-        self._reader: TokenReader | SegmentReader
-        if acts_token_by_token(model.config):
+        self._device = next(model.parameters()).device
+        self._reader: TokenReader | SegmentReader | RecurrentReader
+        if isinstance(model, BCLSTM):
+            self._reader = RecurrentReader(model, batch_size)
+        elif acts_token_by_token(model.config):
             self._reader = TokenReader(model, batch_size, backend)
         else:
             logger.info(
@@ -170,7 +176,8 @@ class Actor:
         self._acted[:], self._ready[:] = arrays["acted"], arrays["ready"]
 
     def _kind(self) -> str:
-        how = "segments" if isinstance(self._reader, SegmentReader) else "tokens"
+        readers = {SegmentReader: "segments", TokenReader: "tokens", RecurrentReader: "steps"}
+        how = readers[type(self._reader)]
         return f"an actor of {self.batch_size} environments that reads {how}"
 
     def _checked_observation(self, observation: Any) -> Tensor:

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from rate.model import RATE
+from rate import models
+from rate.models import Model
 
 _NAME = re.compile(r"update-(\d{8})")
 
@@ -24,7 +25,7 @@ class Checkpoint:
     update: int
 
 
-def save(folder: Path, update: int, model: RATE, optimizer: torch.optim.Optimizer, keep: int) -> Checkpoint:
+def save(folder: Path, update: int, model: Model, optimizer: torch.optim.Optimizer, keep: int) -> Checkpoint:
     """Writes the checkpoint of ``update`` finished updates into ``folder`` and removes all but the ``keep`` newest."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"update-{update:08d}"
@@ -58,14 +59,14 @@ def existing(folder: Path) -> list[Checkpoint]:
     return sorted((Checkpoint(entry, int(match[1])) for match, entry in found), key=lambda c: c.update)
 
 
-def restore(checkpoint: Checkpoint, model: RATE, optimizer: torch.optim.Optimizer) -> None:
+def restore(checkpoint: Checkpoint, model: Model, optimizer: torch.optim.Optimizer) -> None:
     """Loads parameters, optimiser and random states.
 
     Raises:
         FileNotFoundError: if a file is missing.
         ValueError: if the model does not fit the checkpoint.
     """
-    saved = RATE.from_pretrained(checkpoint.path)
+    saved = models.load(checkpoint.path)
     if saved.config != model.config:
         raise ValueError(f"config does not fit the checkpoint {checkpoint.path}: its config.json differs")
     model.load_state_dict(saved.state_dict())

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from rate.data import SegmentBatch, SegmentWindows, sampled_batches
-from rate.model import RATE
+from rate.models import Model
 from rate.recurrence import batch_loss, initial_state, read_segment, unfinished_segments
 from rate.training import checkpoint
 from rate.training.metrics import Metrics
 from rate.training.options import TrainingOptions
 
-Evaluate = Callable[[RATE], dict[str, float]]
+Evaluate = Callable[[Model], dict[str, float]]
 
 
 class Trainer:
@@ -37,7 +37,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: RATE,
+        model: Model,
         windows: SegmentWindows,
         options: TrainingOptions,
         folder: Path,
@@ -49,7 +49,7 @@ class Trainer:
             torch.set_num_threads(options.threads)
         self.model = model.to(self.device).train()
         self.optimizer = make_optimizer(self.model, options)
-        self.forward: RATE = torch.compile(self.model) if options.compile else self.model  # type: ignore[assignment]
+        self.forward: Model = torch.compile(self.model) if options.compile else self.model  # type: ignore[assignment]
         self.finished = 0
         self.interrupted = False
 
@@ -183,13 +183,14 @@ class Trainer:
             signal.signal(signal.SIGINT, previous)
 
 
-def make_optimizer(model: RATE, options: TrainingOptions) -> torch.optim.AdamW:
+def make_optimizer(model: Model, options: TrainingOptions) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices only: no biases, norms, embeddings or memory tokens."""
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(prefix=module_name, recurse=False):
-            matrix = isinstance(module, nn.Linear | nn.Conv2d) and name.endswith("weight")
+            own = name.rpartition(".")[2]
+            matrix = isinstance(module, nn.Linear | nn.Conv2d | nn.LSTM) and own.startswith("weight")
             (decayed if matrix else others).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": options.weight_decay},

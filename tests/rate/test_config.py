@@ -59,18 +59,23 @@ def test_family():
     settings = {"segment_length": 7, "num_memory": 4, "gate_heads": 2, "cache_len": 0, "d_model": 32}
     of = {
         name: RateConfig.family(name, segments=3, **settings)
-        for name in ("dt", "rmt", "trxl", "gtrxl", "rate")
+        for name in ("dt", "dt-long", "rmt", "trxl", "gtrxl", "rate", "bc-lstm")
     }
     fields = ("num_memory", "gate_heads", "cache_len", "segment_length", "gating")
     assert {name: tuple(getattr(config, field) for field in fields) for name, config in of.items()} == {
-        "dt": (0, 0, 0, 21, False),
+        "dt": (0, 0, 0, 7, False),
+        "dt-long": (0, 0, 0, 21, False),
         "rmt": (4, 0, 0, 7, False),
         "trxl": (0, 0, 63, 7, False),
         "gtrxl": (0, 0, 63, 7, True),
         "rate": (4, 2, 0, 7, False),
+        "bc-lstm": (0, 0, 0, 7, False),
     }
+    assert {name for name, config in of.items() if config.architecture == "lstm"} == {"bc-lstm"}
     assert RateConfig.family("trxl", segments=3, **settings | {"cache_len": 5}).cache_len == 5
-    with pytest.raises(ValueError, match="family must be one of rate, rmt, trxl, gtrxl, dt, got 'lstm'"):
+    with pytest.raises(
+        ValueError, match="family must be one of rate, rmt, trxl, gtrxl, dt, dt-long, bc-lstm, got 'lstm'"
+    ):
         RateConfig.family("lstm")
 
 

@@ -11,7 +11,7 @@ from rate import RATE, RateConfig, SegmentState
 from tests.rate import helpers
 
 K, SEGMENTS = 3, 3
-FAMILY = ["dt", "rmt", "trxl", "gtrxl", "rate"]
+FAMILY = ["dt", "dt-long", "rmt", "trxl", "gtrxl", "rate"]
 INPUTS = {
     "vector": {"observation": "vector", "observation_shape": (3,), "action": "discrete"},
     "image": {"observation": "image", "observation_shape": (2, 36, 40), "action": "continuous"},
@@ -37,7 +37,7 @@ def test_shapes(name, inputs):
     model = _member(name, **INPUTS[inputs])
     config, state = model.config, None
     segments = _segments(model)
-    assert len(segments) == (1 if name == "dt" else SEGMENTS)
+    assert len(segments) == (1 if name == "dt-long" else SEGMENTS)
     for number, segment in enumerate(segments, 1):
         out = model(*segment, state)
         state = out.state
