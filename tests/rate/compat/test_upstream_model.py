@@ -9,6 +9,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.export import Dim
 from torch.nn import functional as F
 
 from rate.compat import upstream
@@ -287,6 +288,31 @@ def test_it_is_a_module_like_any_other(way):
         out = read(getattr(copy.deepcopy(model), way)())
         assert {out["logits"].dtype, out["mem_tokens"].dtype, *(m.dtype for m in out["new_mems"])} == {dtype}
         assert helpers.error(out["logits"], expected) < 3e-2
+
+
+def test_export_with_any_batch_and_number_of_steps():
+    torch.manual_seed(0)
+    model = upstream.RATE(**TMAZE | {"mem_len": 9, "n_layer": 1}).eval()
+
+    def inputs(batch, steps):
+        s, a, rtg = (
+            torch.randn(batch, steps, 4),
+            torch.randint(4, (batch, steps, 1)),
+            torch.ones(batch, steps, 1),
+        )
+        mem_tokens = model.mem_tokens.detach().repeat(1, batch, 1)
+        out = model(s, a, rtg, a, None, mem_tokens=mem_tokens)
+        return (s, a, rtg, a, None, *out["new_mems"]), out["mem_tokens"].detach()
+
+    arguments, mem_tokens = inputs(3, 4)
+    any_size = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+    sizes = dict.fromkeys(("states", "actions", "rtgs", "target"), any_size)
+    sizes |= {"timesteps": None, "mems": (any_size,) * 2, "mem_tokens": {1: Dim.DYNAMIC}}
+    program = torch.export.export(model, arguments, {"mem_tokens": mem_tokens}, dynamic_shapes=sizes)
+    arguments, mem_tokens = inputs(2, 6)
+    expected = model(*arguments, mem_tokens=mem_tokens)["logits"]
+    found = program.module()(*arguments, mem_tokens=mem_tokens)["logits"]
+    assert helpers.error(found, expected) < 1e-6
 
 
 @pytest.mark.parametrize(
