@@ -91,7 +91,11 @@ def test_gradcheck(backend, last_action, layout):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
     ("batch", "memory", "steps", "dim", "last_action"),
-    [(2, 3, 5, 7, True), (3, 1, 1, 33, False), (10, 20, 63, 4096, True)],  # the last one is split over threads
+    [
+        (2, 3, 5, 7, True),
+        (3, 1, 1, 33, False),
+        (10, 20, 63, 4096, True),
+    ],  # the last one is split over threads
 )
 @pytest.mark.parametrize("backend", [NATIVE])
 def test_native_equals_reference(backend, threads, dtype, batch, memory, steps, dim, last_action):
