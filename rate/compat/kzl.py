@@ -177,12 +177,12 @@ class DecisionTransformer(DropIn, TrajectoryModel):
         tokens = self.embed_dropout(self.embed_ln(tokens))
         real = None if attention_mask is None else attention_mask != 0
         hidden = self._read_window(tokens, self.transformer, timesteps, real, memory)
-        from_return, from_state, from_action = hidden.unbind(2)
+        _, from_state, from_action = hidden.unbind(2)
         # The action token has seen its step whole, the state token has yet to choose.
         return (
             self.predict_state(from_action),
             self.predict_action(from_state),
-            self.predict_return(from_return),
+            self.predict_return(from_action),
         )
 
     def get_action(  # type: ignore[override]

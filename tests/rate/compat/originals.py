@@ -85,7 +85,7 @@ def kzl(
     return (
         linear(p, "predict_state", x[:, :, 2]),
         predicted.tanh() if tanh else predicted,
-        linear(p, "predict_return", x[:, :, 0]),
+        linear(p, "predict_return", x[:, :, 2]),
     )
 
 
