@@ -116,11 +116,11 @@ def get_returns(model: GPT, goal: int, target_return: int, max_timestep: int) ->
         if done:
             break
         state = picture(torch.from_numpy(observation)).unsqueeze(0).unsqueeze(0)
-        all_states = torch.cat([all_states, state], dim=1)
+        all_states = torch.cat([all_states, state], dim=0)
         rtgs += [rtgs[-1] - reward]
         sampled_action = sample(
             model,
-            all_states,
+            all_states.unsqueeze(0),
             1,
             temperature=1.0,
             sample=False,

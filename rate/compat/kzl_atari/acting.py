@@ -19,7 +19,7 @@ class Episode:
     step: int
     """The step that was acted on last."""
     states: Tensor
-    """Its states ``[B, ...]``, by which the next call is known to go on from it."""
+    """Its states ``[B, 4 * 84 * 84]``, by which the next call is known to go on from it."""
     tokens: Tensor
     """The running segment embedded, ``[B, n, P, d]``, without its last action, which is not known yet."""
     memory: Tensor | None
@@ -72,16 +72,15 @@ class Acting:
         if running is not None:
             tokens = torch.cat([running, tokens], dim=1)
         hidden, _ = _read(model, tokens, number + 1, memory)
-        self.episode = Episode(number, states[:, -1].clone(), tokens, memory)
+        self.episode = Episode(number, states[:, -1].flatten(1).clone(), tokens, memory)
         return hidden[:, -1]
 
     def _running(self, states: Tensor, actions: Tensor) -> Episode:
         """The episode that a call with ``actions`` goes on with."""
         episode = self.episode
         if episode is not None and actions.shape[1] and len(states) == len(episode.states):
-            before = states[:, -2] if states.shape[1] > 1 else episode.states
-            alike = before.shape == episode.states.shape and before.dtype == episode.states.dtype
-            if alike and torch.equal(before, episode.states):
+            before = states[:, -2].flatten(1) if states.shape[1] > 1 else episode.states
+            if before.dtype == episode.states.dtype and torch.equal(before, episode.states):
                 return episode
         raise RuntimeError(
             "states must go on by one step from the call before: with memory, acting starts with actions=None and "
