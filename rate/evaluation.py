@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rate.data import SpaceSpec
-from rate.model import RATE
+from rate.models import Model
 
 if TYPE_CHECKING:
     import gymnasium
@@ -41,13 +41,14 @@ class Evaluation:
 
 
 def evaluate(
-    model: RATE,
+    model: Model,
     env: gymnasium.vector.VectorEnv,
     episodes: int,
     target_return: float,
     *,
     seed: int = 0,
     temperature: float = 0.0,
+    target_per_segment: bool = False,
 ) -> Evaluation:
     """Acts until ``episodes`` episodes have ended; every environment plays the same number of them.
 
@@ -61,6 +62,7 @@ def evaluate(
         target_return: what is asked of the model.
         seed: of the environments and of sampling.
         temperature: 0 for the most likely action.
+        target_per_segment: start again with ``target_return`` at each segment, whatever was earned.
 
     Raises:
         ValueError: if the environment's spaces do not fit the model, or the episodes do not divide.
@@ -73,7 +75,7 @@ def evaluate(
     if episodes < 1 or episodes % env.num_envs:
         raise ValueError(f"episodes must be a multiple of the {env.num_envs} environments, got {episodes}")
     observations, actions = _spaces(model, env)
-    generator = torch.Generator(model.content_bias.device).manual_seed(seed)
+    generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
     actor = model.actor(env.num_envs, temperature=temperature, generator=generator)
     started = time.perf_counter()
     actor.reset(target_return)
@@ -88,6 +90,9 @@ def evaluate(
     ended = np.zeros(env.num_envs, dtype=bool)
     playing = env.num_envs  # environments that have not played their number
     while playing:
+        if target_per_segment and reward is not None:
+            begins = steps % model.config.segment_length == 0
+            reward = np.where(begins, actor.return_to_go - target_return, reward)
         action = actor.act(observations.to_model(observation), reward)
         observation, reward, terminated, truncated, info = env.step(actions.to_env(action))
         earned, steps = earned + reward, steps + 1
@@ -137,7 +142,7 @@ class _Actions:
         return np.clip(action, self.space.low, self.space.high)
 
 
-def _spaces(model: RATE, env: gymnasium.vector.VectorEnv) -> tuple[_Observations, _Actions]:
+def _spaces(model: Model, env: gymnasium.vector.VectorEnv) -> tuple[_Observations, _Actions]:
     observed = SpaceSpec.from_space(env.single_observation_space, "observation")
     acted = SpaceSpec.from_space(env.single_action_space, "action")
     config = model.config

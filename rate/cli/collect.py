@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from rate.cli.parsing import parse, task_options
+from rate.cli.parsing import parse
 
 if TYPE_CHECKING:
     from rate.envs import Task
@@ -34,8 +34,8 @@ class Collect:
     """Of the task, each NAME=VALUE."""
     corridor: tuple[int, ...] = ()
     """T-Maze: corridor lengths, of which each episode draws one; 1 to 24 by default."""
-    num_envs: int = 16
-    """Environments side by side; the data do not depend on it."""
+    num_envs: int | None = None
+    """Environments side by side; the data do not depend on it. By default what suits the task, at most 16."""
     processes: bool = False
     """Give each environment a process of its own; worth it where a step takes milliseconds."""
     seed: int = 0
@@ -76,8 +76,9 @@ def main(arguments: Sequence[str]) -> int:
 def _play(options: Collect, found: Task, output: str) -> bool:
     """Records and says what was recorded; False if Ctrl-C ended it early."""
     from rate.data import collect
+    from rate.envs import parse_options
 
-    settings = task_options(found, options.options)
+    settings = parse_options(found, options.options)
     if options.corridor:
         if len(options.corridor) > 1:
             raise ValueError(f"--corridor must be one length for a policy, got {options.corridor}")
@@ -92,7 +93,7 @@ def _play(options: Collect, found: Task, output: str) -> bool:
             policy=options.policy,
             options=settings,
             seed=options.seed,
-            num_envs=options.num_envs,
+            num_envs=min(16, found.side_by_side) if options.num_envs is None else options.num_envs,
             processes=options.processes,
             resume=options.resume,
             overwrite=options.overwrite,

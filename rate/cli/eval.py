@@ -1,4 +1,4 @@
-"""``rate eval``: act with a trained model, print a table, draw success against corridor length."""
+"""``rate eval``: act with a trained model, and print what it reached beside what the paper reports."""
 
 from __future__ import annotations
 
@@ -7,35 +7,46 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from rate import runs
 from rate.cli.parsing import parse
 from rate.evaluation import Evaluation, evaluate
+from rate.models import Model
 from rate.persistence import write_text
+from rate.protocol import Trial, largest_divisor, report, to_csv, try_task
 from rate.training.trainer import resolve_device
+
+if TYPE_CHECKING:
+    from rate.envs import Task
 
 
 @dataclass
 class Evaluate:
-    """Act with a trained model and count returns and successes."""
+    """Act with a trained model on its task, and count returns and successes."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """A run's folder, or one with a model in it."""
+    task: str | None = None
+    """Any task of rate.envs; the run's own by default."""
+    options: tuple[str, ...] = ()
+    """Of the task, each NAME=VALUE, over those of the run."""
+    at: tuple[str, ...] = ()
+    """Values of the task's axis, one trial each: grid sizes, lengths."""
     corridor: tuple[int, ...] = ()
     """T-Maze: corridor lengths; by default those the run was evaluated at while training."""
     env: str | None = None
     """Any Gymnasium environment id, for models of other tasks."""
     episodes: int = 100
-    """Episodes, per corridor length."""
-    num_envs: int = 100
-    """Environments stepped together at most; the largest number up to it that divides the episodes is taken."""
+    """Episodes of each trial."""
+    num_envs: int | None = None
+    """Environments side by side at most; the largest number up to it that divides the episodes is taken."""
     target_return: float | None = None
     """The return asked for; the run's own by default."""
-    temperature: float = 0.0
-    """0 takes the most likely action, more samples."""
+    temperature: float | None = None
+    """0 takes the most likely action, more samples; by default as the paper does on the task."""
     seed: int = 1000
     """Of the environments and of sampling."""
     device: str = "cpu"
@@ -45,57 +56,75 @@ class Evaluate:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = parse(Evaluate, "rate eval", arguments)
-    for name, value in (("--episodes", options.episodes), ("--num-envs", options.num_envs)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    for option, value in (("--episodes", options.episodes), ("--num-envs", options.num_envs)):
+        if value is not None and value < 1:
+            raise ValueError(f"{option} must be at least 1, got {value}")
     model = runs.load_model(options.run, resolve_device(options.device))
-    has_run = (options.run / "run.json").is_file()
-    asked = runs.load_options(options.run) if has_run else None
-    target = (
-        options.target_return
-        if options.target_return is not None
-        else (asked.target_return if asked else 1.0)
-    )
-    at_most = min(options.num_envs, options.episodes)
-    num_envs = max(n for n in range(1, at_most + 1) if options.episodes % n == 0)
+    asked = runs.load_options(options.run) if (options.run / "run.json").is_file() else None
+    if options.target_return is None and asked is not None:
+        options.target_return = asked.target_return
     if options.env is not None:
-        import gymnasium
-
-        import rate.envs  # noqa: F401 - registers ours
-
-        try:
-            env = gymnasium.make_vec(options.env, num_envs=num_envs)
-        except gymnasium.error.Error as error:
-            raise ValueError(f"--env {options.env}: {error}") from None
-        result = evaluate(
-            model, env, options.episodes, target, seed=options.seed, temperature=options.temperature
-        )
-        env.close()
-        print(_line(options.env, result))
+        print(_line(options.env, _in_environment(options, model)))
         return 0
-    corridors = options.corridor or (asked.eval_corridor if asked else ())
-    if not corridors:
-        raise ValueError("name what to act in: --corridor LENGTHS for T-Maze, or --env ID")
-    _evaluate_tmaze(options, model, corridors, num_envs, target)
+    from rate.envs import parse_options, task
+
+    name = options.task or ("tmaze" if options.corridor else asked.task if asked else None)
+    if name is None:
+        raise ValueError("name what to act in: --task NAME, --corridor LENGTHS for T-Maze, or --env ID")
+    found = task(name)
+    own = asked.options if asked is not None and asked.task == found.name else ()
+    settings = parse_options(found, [*own, *options.options])
+    if found.name == "tmaze" and not options.at:
+        corridors = options.corridor or (asked.eval_corridor if asked else ())
+        _corridors(options, model, settings, corridors or (found.settings(settings)["corridor_length"],))
+    else:
+        _trials(options, model, found, settings)
     return 0
 
 
-def _evaluate_tmaze(options: Evaluate, model, corridors, num_envs: int, target: float) -> None:  # type: ignore[no-untyped-def]
-    from rate.envs import TMazeVector
+def _try(options: Evaluate, model: Model, found: Task, settings: dict[str, Any]) -> Trial:
+    return try_task(
+        model,
+        found,
+        options.episodes,
+        options=settings,
+        target_return=options.target_return,
+        temperature=options.temperature,
+        num_envs=options.num_envs,
+        seed=options.seed,
+    )
+
+
+def _trials(options: Evaluate, model: Model, found: Task, settings: dict[str, Any]) -> None:
+    """One trial for each value of the task's axis that was named, or one."""
+    from rate.envs import parse_options
+
+    if options.at and found.axis is None:
+        raise ValueError(f"--at needs a task with an axis, {found.name} has none")
+    places = [parse_options(found, [f"{found.axis}={value}"]) for value in options.at] or [{}]
+    trials = []
+    for place in places:
+        trials.append(_try(options, model, found, settings | place))
+        print(report(trials[-1]), flush=True)
+    write_text(options.run / "evaluation.csv", to_csv(trials))
+
+
+def _corridors(options: Evaluate, model: Model, settings: dict[str, Any], corridors: Sequence[int]) -> None:
+    """T-Maze: a line for each corridor, and a picture."""
+    from rate.envs import task
 
     rows = []
-    print(f"{'corridor':>10s} {'success':>8s} {'return':>8s} {'episodes':>9s} {'steps/s':>9s}")
+    print(f"{'corridor':>10s} {'success':>8s} {'95%':>12s} {'return':>8s} {'episodes':>9s} {'steps/s':>9s}")
     for corridor in corridors:
-        env = TMazeVector(num_envs, corridor_length=corridor, balanced_goals=True)
-        result = evaluate(
-            model, env, options.episodes, target, seed=options.seed, temperature=options.temperature
-        )
+        trial = _try(options, model, task("tmaze"), settings | {"corridor_length": corridor})
+        success, found = trial.measures()[0], trial.evaluation
         print(
-            f"{corridor:10d} {result.success_rate:8.2f} {result.returns.mean():8.2f} {options.episodes:9d} "
-            f"{result.lengths.sum() / result.seconds:9.0f}",
+            f"{corridor:10d} {success.mean:8.2f} {f'{success.low:.2f} - {success.high:.2f}':>12s} "
+            f"{found.returns.mean():8.2f} {len(found.returns):9d} {found.lengths.sum() / found.seconds:9.0f}"
+            + "".join(f"   paper: {figure.model} {figure}" for figure in trial.figures()),
             flush=True,
         )
-        rows.append({"corridor": corridor, "success": result.success_rate, "episodes": options.episodes})
+        rows.append({"corridor": corridor, "success": success.mean, "episodes": len(found.returns)})
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
@@ -106,6 +135,25 @@ def _evaluate_tmaze(options: Evaluate, model, corridors, num_envs: int, target: 
     picture = options.run / "success.png"
     draw_success([options.run], picture)
     print(f"drawn: {picture}")
+
+
+def _in_environment(options: Evaluate, model: Model) -> Evaluation:
+    """Episodes in any environment that Gymnasium knows."""
+    import gymnasium
+
+    import rate.envs  # noqa: F401 - registers ours
+
+    count = largest_divisor(options.episodes, options.num_envs or 100)
+    try:
+        env = gymnasium.make_vec(str(options.env), num_envs=count)
+    except gymnasium.error.Error as error:
+        raise ValueError(f"--env {options.env}: {error}") from None
+    target = 1.0 if options.target_return is None else options.target_return
+    found = evaluate(
+        model, env, options.episodes, target, seed=options.seed, temperature=options.temperature or 0.0
+    )
+    env.close()
+    return found
 
 
 def _line(name: str, result: Evaluation) -> str:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import tyro
-
-if TYPE_CHECKING:
-    from rate.envs import Task
 
 T = TypeVar("T")
 
@@ -31,25 +27,6 @@ def parse(command: type[T], prog: str, arguments: Sequence[str], **settings: Any
         if not ended.code:
             raise
         raise ValueError(f"{_message(said.getvalue())} (see {prog} --help)") from None
-
-
-def task_options(task: Task, pairs: Sequence[str]) -> dict[str, Any]:
-    """A task's options from ``NAME=VALUE`` texts: numbers, true, false, null and lists as JSON has them, else text.
-
-    Raises:
-        ValueError: for a text without ``=``, or an option the task does not have.
-    """
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise ValueError(f"--options must be NAME=VALUE, got {pair!r}")
-        try:
-            options[name] = json.loads(text)
-        except ValueError:
-            options[name] = text
-    task.settings(options)
-    return options
 
 
 def _message(said: str) -> str:

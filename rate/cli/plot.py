@@ -33,9 +33,14 @@ def main(arguments: Sequence[str]) -> int:
     curves = output / "curves.png"
     draw_curves(options.runs, curves)
     print(f"drawn: {curves}")
-    evaluated = [run for run in options.runs if (run / "evaluation.csv").is_file()]
+    evaluated = [run for run in options.runs if _has_corridors(run / "evaluation.csv")]
     if evaluated:
         success = output / "success.png"
         draw_success(evaluated, success)
         print(f"drawn: {success}")
     return 0
+
+
+def _has_corridors(evaluation: Path) -> bool:
+    """Whether an evaluation is there and is that of a T-Maze."""
+    return evaluation.is_file() and evaluation.read_text().startswith("corridor,")

@@ -19,13 +19,15 @@ from rate.training.options import RunOptions
 
 @dataclass(frozen=True)
 class Train(RunOptions):
-    """Train a model on a task that makes its own data (tmaze) or on a Minari data set.
+    """Train a model on a task or a data set.
 
-    Defaults are those of the preset: the task's own, unless --preset names another.
+    A task without a data set is recorded first: --episodes of its expert, kept in the run's folder. With a data set, a
+    task says what the model is tried on; sets of rate collect say it themselves. Defaults are those of the preset: the
+    task's own, unless --preset names another.
     """
 
     task: Annotated[str | None, tyro.conf.Positional] = None
-    """A task that makes its own data: tmaze. Leave it out with --dataset."""
+    """Any task of rate.envs, such as tmaze or minigrid-memory; may be left out with --dataset."""
     run: Path | None = None
     """The run's folder; runs/<task>-<seed> by default."""
     resume: Path | None = None

@@ -7,7 +7,7 @@ when their environments are made.
 import gymnasium
 
 from rate.envs.policy import Policy, load_policy
-from rate.envs.registry import FAMILIES, Task, make, make_vec, task, task_of, tasks
+from rate.envs.registry import FAMILIES, Task, make, make_vec, parse_options, task, task_of, tasks
 from rate.envs.score import Figure, Score, mean_interval
 from rate.envs.tmaze import TMaze, TMazeExpert, TMazeVector
 
@@ -35,6 +35,7 @@ __all__ = [
     "make",
     "make_vec",
     "mean_interval",
+    "parse_options",
     "task",
     "task_of",
     "tasks",

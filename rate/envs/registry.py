@@ -7,7 +7,8 @@ whole registry can be read without any of the packages the environments need.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
@@ -39,11 +40,14 @@ class Task:
         entry_point: ``module:callable`` that makes one environment from ``options``.
         observation: what an observation is, and how it is encoded for the model.
         action: what an action is, and how it is encoded.
-        score: how an episode's score is made.
+        score: how an episode's score is made; the paper's figures are of this kind.
+        more_scores: other numbers the task is known by.
         target_returns: asked for when acting; the first is the default.
+        target_per_segment: whether the paper starts again with the target return at each segment.
         options: keyword arguments of the entry point that are open to choice, with the paper's values.
         arguments: keyword arguments of the entry point that make this task what it is.
         max_steps: limit of an episode with these options; None where there is none but the task's own end.
+        side_by_side: how many environments are sensible in one process: fewer where one is heavy.
         temperature: how the paper acts: 0 takes the most likely action, 1 samples.
         protocol: the paper's protocol in words.
         figures: what the paper reports.
@@ -69,6 +73,9 @@ class Task:
     options: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     max_steps: int | None = None
+    target_per_segment: bool = False
+    more_scores: tuple[Score, ...] = ()
+    side_by_side: int = 100
     temperature: float = 0.0
     protocol: str = ""
     figures: tuple[Figure, ...] = ()
@@ -139,6 +146,25 @@ def task(name: str) -> Task:
         f"did you mean {' or '.join(names[n] for n in near)}?" if near else f"families: {', '.join(FAMILIES)}"
     )
     raise ValueError(f"task {name!r} is not known; {shown}")
+
+
+def parse_options(task: Task, pairs: Sequence[str]) -> dict[str, Any]:
+    """A task's options from ``NAME=VALUE`` texts: numbers, true, false, null and lists as JSON has them, else text.
+
+    Raises:
+        ValueError: for a text without ``=``, or an option the task does not have.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise ValueError(f"options must be NAME=VALUE, got {pair!r}")
+        try:
+            options[name] = json.loads(text)
+        except ValueError:
+            options[name] = text
+    task.settings(options)
+    return options
 
 
 def task_of(spec: gymnasium.envs.registration.EnvSpec | None) -> tuple[Task, dict[str, Any]] | None:

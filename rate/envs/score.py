@@ -18,11 +18,13 @@ class Score:
             ``low``, 100 for ``high``.
         low: the return that scores 0.
         high: the return that scores 100.
+        name: what the number is called where the kind does not say enough.
     """
 
     kind: Literal["success", "return", "normalised"] = "return"
     low: float = 0.0
     high: float = 1.0
+    name: str = ""
 
     def of(self, returns: np.ndarray, successes: np.ndarray | None = None) -> np.ndarray:
         """Scores float64 ``[N]`` of N episodes.
@@ -40,7 +42,7 @@ class Score:
     @property
     def label(self) -> str:
         """What the number is called in a table."""
-        return {"success": "success", "return": "return", "normalised": "score"}[self.kind]
+        return self.name or {"success": "success", "return": "return", "normalised": "score"}[self.kind]
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from rate.data import SpaceSpec
 class ModelOptions:
     """The model's settings that do not follow from the data; see :class:`rate.RateConfig`."""
 
-    family: Family = "rate"
-    """rate, rmt (no gate, no cache), trxl and gtrxl (cache only), or dt (one long segment)."""
+    family: Annotated[Family, tyro.conf.arg(aliases=["--model"])] = "rate"
+    """rate, rmt (no gate, no cache), trxl and gtrxl (cache only), dt (each segment alone), dt-long (all segments as
+    one), or bc-lstm (an LSTM over observations and previous actions)."""
     segment_length: int = 20
     """K, environment steps per segment."""
     segments: int = 3
@@ -56,6 +57,12 @@ class ModelOptions:
     """Returns-to-go are divided by this."""
     normalize_observations: bool = False
     """Standardise vector observations by the data's mean and deviation, kept with the model."""
+
+    def window(self) -> tuple[int, int]:
+        """Steps of the model's segments, and how many of them a training window has."""
+        if self.family == "dt-long":
+            return self.segment_length * self.segments, 1
+        return self.segment_length, 1 if self.family == "dt" else self.segments
 
     def config(self, observations: SpaceSpec, actions: SpaceSpec, action_scale: float = 1.0) -> RateConfig:
         """The configuration for data with these spaces."""
@@ -153,7 +160,9 @@ class RunOptions:
     """Everything that defines a run; kept in its folder as ``run.json``."""
 
     task: str | None = None
-    """A task that makes its own data: tmaze."""
+    """Any task of rate.envs: what is evaluated, and, without a data set, whose expert is recorded."""
+    options: tuple[str, ...] = ()
+    """Of the task, each NAME=VALUE."""
     dataset: Annotated[str | None, tyro.conf.arg(aliases=["--data"])] = None
     """A data set: a Minari id, or a file or folder of any layout that rate data info knows."""
     data_limit: int = 0
@@ -161,12 +170,12 @@ class RunOptions:
     num_actions: int = 0
     """Discrete actions of the data set's environment, where its files do not say; 0 counts to the largest they hold."""
     episodes: int = 2000
-    """Episodes of the task's own data."""
+    """Episodes of the task's own data, where no data set is named."""
     corridor: tuple[int, ...] = ()
     """T-Maze: corridor lengths of the task's own data."""
     eval_corridor: tuple[int, ...] = ()
     """T-Maze: corridor lengths of the evaluations while training."""
-    target_return: float = 1.0
-    """The return asked for when acting."""
+    target_return: float | None = None
+    """The return asked for when acting; the task's own by default, 1 where no task is known."""
     model: ModelOptions = field(default_factory=ModelOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)

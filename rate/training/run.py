@@ -3,41 +3,51 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from rate import runs
 from rate.data import (
     EpisodeSource,
+    MinariEpisodes,
     SegmentWindows,
     SpaceSpec,
+    collect,
     observation_statistics,
     open_source,
     tmaze_episodes,
 )
-from rate.evaluation import evaluate
-from rate.model import RATE
+from rate.envs import Task, make, parse_options, task, task_of
+from rate.models import Model, build
+from rate.protocol import try_task
 from rate.training.options import RunOptions
-from rate.training.trainer import Trainer
-
-TASKS = ("tmaze",)
+from rate.training.trainer import Trainer, resolve_device
 
 
 def start(folder: Path, options: RunOptions) -> Trainer:
     """Prepares a new run in ``folder``.
 
+    A task without a data set is recorded first, into the run's folder: ``options.episodes`` of its expert.
+
     Raises:
         FileExistsError: if a run is there already.
         ValueError: for options that do not fit together or data that cannot be trained on.
+        ImportError: if the packages of a task that must be recorded are not installed.
     """
-    if (options.task is None) == (options.dataset is None):
-        raise ValueError("name either a task (tmaze) or --dataset PATH_OR_ID")
-    if options.task is not None and options.task not in TASKS:
-        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {options.task!r}")
-    trainer = _prepare(folder, options)
+    if options.task is None and options.dataset is None:
+        raise ValueError("name a task, or --dataset PATH_OR_ID")
+    if options.task is not None:
+        parse_options(task(options.task), options.options)
+    runs.check_free(folder)
+    source = _episodes(folder, options)
+    options = _resolved(options, source)
+    trainer = _prepare(folder, options, source)
     runs.create(folder, options)
     return trainer
 
@@ -49,14 +59,14 @@ def resume(folder: Path) -> Trainer:
         FileNotFoundError: if there is no run.
         ValueError: if a file of it is not valid.
     """
-    trainer = _prepare(folder, runs.load_options(folder))
+    options = runs.load_options(folder)
+    trainer = _prepare(folder, options, _episodes(folder, options))
     trainer.resume()
     return trainer
 
 
-def _prepare(folder: Path, options: RunOptions) -> Trainer:
-    source = _episodes(options)
-    windows = SegmentWindows(source, options.model.segment_length, options.model.segments)
+def _prepare(folder: Path, options: RunOptions, source: EpisodeSource) -> Trainer:
+    windows = SegmentWindows(source, *options.model.window())
     training = options.training
     if training.epochs:
         batches = math.ceil(len(windows) / training.batch_size)
@@ -65,16 +75,63 @@ def _prepare(folder: Path, options: RunOptions) -> Trainer:
     return Trainer(_model(options, source), windows, training, folder, _evaluation(options))
 
 
-def _episodes(options: RunOptions) -> EpisodeSource:
+def _episodes(folder: Path, options: RunOptions) -> EpisodeSource:
     if options.dataset is not None:
         given = SpaceSpec("discrete", (), n=options.num_actions) if options.num_actions else None
         return open_source(options.dataset, limit=options.data_limit or None, action_space=given)
-    if not options.corridor:
-        raise ValueError("corridor must name at least one corridor length for the task tmaze")
-    return tmaze_episodes(options.episodes, options.corridor, options.training.seed)
+    assert options.task is not None
+    found = task(options.task)
+    if found.name == "tmaze" and not options.options:
+        if not options.corridor:
+            raise ValueError("corridor must name at least one corridor length for the task tmaze")
+        return tmaze_episodes(options.episodes, options.corridor, options.training.seed)
+    return _recorded(folder / "data", found, options)
 
 
-def _model(options: RunOptions, source: EpisodeSource) -> RATE:
+def _recorded(data: Path, found: Task, options: RunOptions) -> EpisodeSource:
+    """Episodes of the task's expert, recorded into ``data`` unless they are there."""
+    settings = found.settings(parse_options(found, options.options))
+    if not (data / "data").is_dir():
+        _check_model(found, settings, options)
+        print(f"recording {options.episodes} episodes of {found.name}'s expert in {data}", file=sys.stderr)
+        env_options = {name: value for name, value in settings.items() if name in found.options}
+        collect(data, found, options.episodes, options=env_options, seed=options.training.seed, resume=True)
+    source = MinariEpisodes(data)
+    known = task_of(source.dataset.env_spec)
+    if known is None or known[0] is not found or found.settings(known[1]) != settings:
+        there = "another task" if known is None else f"{known[0].name} with {known[1]}"
+        raise ValueError(f"{data} holds {there}, expected {found.name} with {settings}: remove it")
+    return source
+
+
+def _check_model(found: Task, settings: dict[str, Any], options: RunOptions) -> None:
+    """Whether the model can be made, before time is spent on recording. Raises ValueError if not."""
+    resolve_device(options.training.device)
+    env = make(found.name, **{name: value for name, value in settings.items() if name in found.options})
+    spaces = (
+        SpaceSpec.from_space(env.observation_space, "observation"),
+        SpaceSpec.from_space(env.action_space, "action"),
+    )
+    env.close()
+    options.model.config(*spaces)
+
+
+def _resolved(options: RunOptions, source: EpisodeSource) -> RunOptions:
+    """The options with what the data say of their task, where they do, and the task's target return."""
+    known = task_of(source.dataset.env_spec) if isinstance(source, MinariEpisodes) else None
+    if known is not None and (options.task is None or task(options.task) is known[0]):
+        changed = {name: v for name, v in known[1].items() if v != known[0].options[name]}
+        texts = tuple(f"{name}={json.dumps(value)}" for name, value in changed.items())
+        options = dataclasses.replace(options, task=known[0].name, options=texts + options.options)
+    if options.task is not None:
+        found = task(options.task)
+        options = dataclasses.replace(options, task=found.name)
+        if options.target_return is None:
+            options = dataclasses.replace(options, target_return=found.target_returns[0])
+    return options if options.target_return is not None else dataclasses.replace(options, target_return=1.0)
+
+
+def _model(options: RunOptions, source: EpisodeSource) -> Model:
     actions = source.action_space
     scale = 1.0
     if actions.kind == "continuous":
@@ -82,7 +139,7 @@ def _model(options: RunOptions, source: EpisodeSource) -> RATE:
             abs(bound) for bound in (actions.low, actions.high) if bound is not None and math.isfinite(bound)
         ]
         scale = max(bounds, default=1.0)
-    model = RATE(options.model.config(source.observation_space, actions, scale))
+    model = build(options.model.config(source.observation_space, actions, scale))
     if model.config.normalize_observations:
         mean, std = observation_statistics(source)
         model.observation_encoder.mean.copy_(torch.as_tensor(mean))  # type: ignore[union-attr, operator]
@@ -90,25 +147,39 @@ def _model(options: RunOptions, source: EpisodeSource) -> RATE:
     return model
 
 
-def _evaluation(options: RunOptions) -> Callable[[RATE], dict[str, float]] | None:
-    """Success at the run's evaluation corridors, for T-Maze."""
-    if options.task != "tmaze" or not options.eval_corridor:
+def _evaluation(options: RunOptions) -> Callable[[Model], dict[str, float]] | None:
+    """The task's score, for T-Maze at each of the run's evaluation corridors."""
+    if options.task is None:
         return None
+    found = task(options.task)
+    settings = parse_options(found, options.options)
+    if not options.training.eval_every or (found.name == "tmaze" and not options.eval_corridor):
+        return None
+    try:
+        make(found.name, **settings).close()
+    except ImportError as error:
+        if options.dataset is None:
+            raise
+        print(f"not evaluated while training: {error}", file=sys.stderr)
+        return None
+    places = {f"success_{n}": {"corridor_length": n} for n in options.eval_corridor} or {
+        found.score.label: {}
+    }
 
-    def success(model: RATE) -> dict[str, float]:
-        return {
-            f"success_{corridor}": tmaze_success(
-                model, corridor, options.training.eval_episodes, options.target_return, options.training.seed
-            )
-            for corridor in options.eval_corridor
-        }
+    def scores(model: Model) -> dict[str, float]:
+        return {name: _score(model, found, settings | place, options) for name, place in places.items()}
 
-    return success
+    return scores
 
 
-def tmaze_success(model: RATE, corridor: int, episodes: int, target_return: float, seed: int) -> float:
-    """Share of T-Maze episodes that end at the right side, half of them with the hint up."""
-    from rate.envs import TMazeVector
-
-    env = TMazeVector(episodes, corridor_length=corridor, balanced_goals=True)
-    return evaluate(model, env, episodes, target_return, seed=seed).success_rate
+def _score(model: Model, found: Task, settings: dict[str, Any], options: RunOptions) -> float:
+    training = options.training
+    trial = try_task(
+        model,
+        found,
+        training.eval_episodes,
+        options=settings,
+        target_return=options.target_return,
+        seed=training.seed,
+    )
+    return trial.measures()[0].mean

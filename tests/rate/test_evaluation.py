@@ -137,6 +137,30 @@ def test_success_is_none_where_it_is_not_reported():
     assert result.successes is None and np.isnan(result.success_rate)
 
 
+def test_the_target_may_start_again_with_each_segment(monkeypatch):
+    """What the model reads as return-to-go, in segments of 2 steps."""
+    from rate.acting.actor import Actor
+
+    asked: list[tuple[int, float]] = []
+    act, steps = Actor.act, iter(range(10**6))
+
+    def record(self, observation, reward=None):
+        action = act(self, observation, reward)
+        asked.append((next(steps), float(self.return_to_go[0])))
+        return action
+
+    monkeypatch.setattr(Actor, "act", record)
+    for per_segment in (False, True):
+        asked.clear()
+        steps = iter(range(10**6))
+        env = SyncVectorEnv([lambda: Walk(VECTOR, ACTIONS)])
+        result = evaluate(_model(), env, 1, 2.5, seed=1, target_per_segment=per_segment)
+        length = int(result.lengths[0])
+        assert length >= 4
+        again = [step for step, target in asked[:length] if target == 2.5]
+        assert again == ([*range(0, length, 2)] if per_segment else [0])
+
+
 class Coloured(Walk):
     """Says an episode's return under the name of its colour."""
 

@@ -15,6 +15,7 @@ TASKS = (
         action="3: go by way 0, go by way 1, wait",
         max_steps=90,
         target_returns=(1.0,),
+        side_by_side=1000,
         temperature=1.0,  # the likeliest first action is always the same: sampling leaves by both ways
         score=Score("success"),
         axis="length",

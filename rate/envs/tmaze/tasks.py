@@ -25,6 +25,7 @@ TASKS = (
         action="4: right, up, left, down",
         max_steps=None,  # corridor_length + 2
         target_returns=(1.0,),
+        side_by_side=1000,
         score=Score("success"),
         axis="corridor_length",
         protocol=(

@@ -28,6 +28,7 @@ TASKS = (
         action="5: turn left, turn right, forward, left and forward, right and forward",
         max_steps=2100,
         target_returns=(56.5,),
+        side_by_side=10,
         temperature=1.0,
         score=Score("return"),
         protocol=(

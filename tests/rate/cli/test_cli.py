@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rate import RATE
+from rate import RATE, models
 from rate.cli import main
 from rate.data import MinariEpisodes, write_minari
 from tests.rate.data.helpers import random_recordings
@@ -121,9 +121,10 @@ def _empty(name):
 
 TMAZE = ["tmaze", *MAZE, *SMALL]
 ERRORS = {
-    "neither task nor data": ("train", "name either a task (tmaze) or --dataset"),
-    "task and data": ("train tmaze --dataset some/set-v0", "name either a task (tmaze) or --dataset"),
-    "unknown task": ("train chess", "task must be one of tmaze, got 'chess'"),
+    "neither task nor data": ("train", "name a task, or --dataset PATH_OR_ID"),
+    "unknown task": ("train chess", "task 'chess' is not known; families: tmaze, "),
+    "unknown task of data": ("train chess --dataset demo/set-v0", "task 'chess' is not known"),
+    "unknown option of a task": ("train tmaze --options size=3", "tmaze has no option 'size'; known are "),
     "unknown preset": ("train tmaze --preset paper/chess", "--preset must be one of default, tmaze, "),
     "no value": ("train tmaze --run", "Missing value for argument '--run'"),
     "unknown option": ("train tmaze --speed 3", "Unrecognized options: --speed"),
@@ -141,7 +142,7 @@ ERRORS = {
     "NaN": ("train --dataset bad/nan-v0", "episode 2: observations contain NaN at step 1"),
     "infinite reward": ("train --dataset bad/reward-v0", "episode 3: rewards contain infinity at step 2"),
     "action": ("train --dataset bad/action-v0", "episode 0: actions contain 4 at step 2, expected 0 to 3"),
-    "eval: nothing to act in": ("eval MODEL", "name what to act in: --corridor LENGTHS for T-Maze, or --env ID"),
+    "eval: nothing to act in": ("eval MODEL", "name what to act in: --task NAME, --corridor LENGTHS"),
     "eval: no run": ("eval none", "no run at none"),
     "eval: no model": ("eval .", "no config.json at config.json"),
     "eval: device": ("eval RUN --device toaster", "device 'toaster' is not available"),
@@ -208,7 +209,7 @@ def test_collect_train_eval_plot(tmp_path, capsys):
     assert "10 windows, updates 0 to 3 on cpu" in out and f"the model is in {run}" in out
     assert main(["eval", str(run), "--corridor", "1", "4", "--episodes", "6"]) == 0
     table = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert table[0] == ["corridor", "success", "return", "episodes", "steps/s"]
+    assert table[0] == ["corridor", "success", "95%", "return", "episodes", "steps/s"]
     assert [row[0] for row in table[1:3]] == ["1", "4"]
     with open(run / "evaluation.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -282,7 +283,12 @@ def test_train_on_data(observations, actions, tmp_path, capsys):
     assert all(np.isfinite(float(row["loss"])) for row in metrics(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("family", ["dt", "rmt", "trxl", "gtrxl", "rate"])
-def test_the_published_family_trains(family, tmp_path):
-    assert main(["train", *TMAZE, "--run", "run", "--model.family", family]) == 0
-    assert RATE.from_pretrained(tmp_path / "run").config.segment_length == (4 if family == "dt" else 2)
+@pytest.mark.parametrize("family", ["dt", "dt-long", "rmt", "trxl", "gtrxl", "rate", "bc-lstm"])
+def test_the_published_family_and_the_baselines_train(family, tmp_path):
+    """As many updates as batches whose episodes are all short: none may need a whole window."""
+    flags = ["--corridor", "1", "3", "--episodes", "6", "--training.batch-size", "1"]
+    assert main(["train", *TMAZE, *flags, "--run", "run", "--model", family]) == 0
+    model = models.load(tmp_path / "run")
+    assert model.config.segment_length == (4 if family == "dt-long" else 2)
+    assert model.config.architecture == ("lstm" if family == "bc-lstm" else "transformer")
+    assert main(["eval", "run", "--corridor", "5", "--episodes", "2"]) == 0

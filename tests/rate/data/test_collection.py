@@ -234,7 +234,7 @@ def test_images_are_kept_without_loss_and_small(tmp_path):
         (f"{AAR} --episodes 0", "episodes must be at least 1, got 0"),
         (f"{AAR} --num-envs 0", "num_envs must be at least 1, got 0"),
         (f"{AAR} --seed -1", "seed must not be negative, got -1"),
-        (f"{AAR} --options length", "--options must be NAME=VALUE, got 'length'"),
+        (f"{AAR} --options length", "options must be NAME=VALUE, got 'length'"),
         (f"{AAR} --options size=3", f"{AAR} has no option 'size'; known are length, noise"),
         (f"{AAR} --options length=1", "length must be at least 2, got 1"),
         (f"{AAR} --options length=long", "length must be an integer, got 'long'"),
