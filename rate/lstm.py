@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from rate import persistence
 from rate.checks import check_segment
 from rate.config import RateConfig
 from rate.encoders import action_encoder, action_head, observation_encoder
 from rate.layers import Dropout
 from rate.model import RateOutput
+from rate.pretrained import Pretrained
 from rate.state import SegmentState
 
 if TYPE_CHECKING:
     from rate.acting import Actor
 
 
-class BCLSTM(nn.Module):
+class BCLSTM(Pretrained):
     """Behaviour cloning with an LSTM over (observation, previous action).
 
     One token per step: the encodings of both side by side. What is carried from segment to segment stands where RATE
@@ -99,17 +98,3 @@ class BCLSTM(nn.Module):
         from rate.acting import Actor
 
         return Actor(self, batch_size, backend, **options)
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Writes ``config.json`` and ``model.safetensors`` into ``folder``, each beside and then renamed."""
-        persistence.save_model(self, folder)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> BCLSTM:
-        """Reads what :meth:`save_pretrained` wrote; the model is in evaluation mode.
-
-        Raises:
-            FileNotFoundError: if a file is missing.
-            ValueError: if the configuration is not valid or does not fit the parameters.
-        """
-        return persistence.load_model(cls, folder).to(device).eval()

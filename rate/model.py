@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
 
-from rate import persistence
 from rate.checks import check_segment
 from rate.config import RateConfig
 from rate.encoders import action_encoder, action_head, observation_encoder
 from rate.layers import Dropout, RetentionGate, transformer_block
+from rate.pretrained import Pretrained
 from rate.state import SegmentState
 from rate_kernels import SegmentLayout, pack_segment, roll_cache
 from rate_kernels.attention import api as attention
@@ -24,8 +21,6 @@ from rate_kernels.recurrence import api as recurrence
 
 if TYPE_CHECKING:
     from rate.acting import Actor
-
-_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # of the Hub: user/name
 
 
 class RateOutput(NamedTuple):
@@ -43,7 +38,7 @@ class RateOutput(NamedTuple):
 _pytree._register_namedtuple(RateOutput, serialized_type_name="rate.RateOutput")
 
 
-class RATE(nn.Module):
+class RATE(Pretrained):
     """The Recurrent Action Transformer with Memory (arXiv 2306.09459).
 
     With the settings of :class:`RateConfig` it is also the published family's DT, RMT, TrXL and GTrXL.
@@ -189,56 +184,3 @@ class RATE(nn.Module):
         from rate.acting import Actor
 
         return Actor(self, batch_size, backend, **options)
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Writes ``config.json`` and ``model.safetensors`` into ``folder``, each beside and then renamed."""
-        persistence.save_model(self, folder)
-
-    @classmethod
-    def from_pretrained(
-        cls, folder: str | os.PathLike[str], device: str | torch.device = "cpu", **hub_options: Any
-    ) -> RATE:
-        """Reads what :meth:`save_pretrained` wrote; the model is in evaluation mode and in the precision it had.
-
-        Args:
-            folder: a folder, which needs no connection, or a repository ``"user/name"`` of the Hugging Face Hub.
-            device: where the model goes.
-            hub_options: for a repository: ``revision``, ``token``, ``cache_dir``, ``force_download`` and
-                ``local_files_only``, as huggingface_hub has them.
-
-        Raises:
-            FileNotFoundError: if a file or the repository is missing.
-            ValueError: if the configuration is not valid or does not fit the parameters, or these are damaged.
-            ConnectionError: if the Hub cannot be reached.
-            ImportError: if the Hub is needed and huggingface_hub is not installed.
-        """
-        if isinstance(folder, str) and not os.path.exists(folder) and _REPOSITORY.fullmatch(folder):
-            from rate.hub import transfer  # takes as long to import as this package
-
-            model = transfer.pull(cls, folder, **hub_options)
-        else:
-            model = persistence.load_model(cls, folder)
-        return model.to(device).eval()
-
-    def push_to_hub(
-        self, repo_id: str, *, run: str | os.PathLike[str] | None = None, **hub_options: Any
-    ) -> str:
-        """Puts the model on the Hugging Face Hub, with a model card.
-
-        Args:
-            repo_id: ``"user/name"``; the repository is made if it is not there.
-            run: folder of the run that made the model: its settings, evaluation and pictures go into the card.
-            hub_options: ``private``, ``token``, ``branch``, ``commit_message``, ``create_pr`` and what else
-                ``huggingface_hub.ModelHubMixin.push_to_hub`` takes.
-
-        Returns:
-            Address of the commit.
-
-        Raises:
-            ConnectionError: if the Hub cannot be reached.
-            PermissionError: if it refuses.
-            ImportError: if huggingface_hub is not installed.
-        """
-        from rate.hub import transfer
-
-        return transfer.push(self, repo_id, None if run is None else Path(run), **hub_options)

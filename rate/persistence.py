@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from rate.config import RateConfig
 
 if TYPE_CHECKING:
-    from rate.models import Model
+    from rate.pretrained import Pretrained
 
-M = TypeVar("M", bound="Model")
+M = TypeVar("M", bound="Pretrained")
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
@@ -37,7 +37,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_atomically(path, lambda beside: beside.write_text(text))
 
 
-def save_model(model: Model, folder: str | os.PathLike[str]) -> None:
+def save_model(model: Pretrained, folder: str | os.PathLike[str]) -> None:
     """See :meth:`rate.RATE.save_pretrained`."""
     folder = Path(folder)
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}

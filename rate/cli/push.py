@@ -35,16 +35,14 @@ class Push:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = parse(Push, "rate push", arguments)
-    from rate.hub import transfer
-
-    found = transfer.push(
-        runs.load_model(options.run),
+    model = runs.load_model(options.run)
+    found = model.push_to_hub(
         options.repository,
-        options.run,
+        run=options.run,
         private=options.private or None,
         branch=options.branch,
         commit_message=options.message,
     )
     print(f"pushed: {found}")
-    print(f"load it: RATE.from_pretrained({options.repository!r})")
+    print(f"load it: {type(model).__name__}.from_pretrained({options.repository!r})")
     return 0

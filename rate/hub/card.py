@@ -26,6 +26,11 @@ PICTURES = {
 MARK = "<!-- Written by rate. Delete this line to keep what you change: the file is left alone then. -->"
 _TAGS = ["reinforcement-learning", "offline-reinforcement-learning", "decision-transformer", "memory", "rate"]
 _TAGS += ["arxiv:2306.09459"]
+_PAPER = "[arXiv 2306.09459](https://arxiv.org/abs/2306.09459)"
+_KINDS = {
+    "transformer": (f"A RATE model, the Recurrent Action Transformer with Memory ({_PAPER})", "rate", "RATE"),
+    "lstm": (f"BC-LSTM, the recurrent baseline of the RATE paper ({_PAPER})", "rate.lstm", "BCLSTM"),
+}
 _METRICS = {"success": "success_rate", "return": "mean_reward", "score": "score"}
 _HOUSEKEEPING = {
     "device",
@@ -71,8 +76,7 @@ def card_text(config: RateConfig, run: Path | None, name: str) -> str:
         _metadata(name, data, rows),
         MARK,
         f"# {Path(name).name}",
-        f"A RATE model, the Recurrent Action Transformer with Memory ([arXiv 2306.09459]"
-        f"(https://arxiv.org/abs/2306.09459)), trained offline on {data}.",
+        f"{_KINDS[config.architecture][0]}, trained offline on {data}.",
         _use(name, config, options),
         _model(config),
     ]
@@ -138,6 +142,7 @@ def _data(options: RunOptions | None) -> str:
 
 def _use(name: str, config: RateConfig, options: RunOptions | None) -> str:
     target = _target_return(options)
+    _, module, kind = _KINDS[config.architecture]
     shown = {
         "vector": f"a vector of {config.observation_shape and config.observation_shape[0]} numbers",
         "image": f"an image, uint8 `{list(config.observation_shape)}`",
@@ -149,9 +154,9 @@ def _use(name: str, config: RateConfig, options: RunOptions | None) -> str:
     return f"""## Use
 
 ```python
-from rate import RATE  # pip install {LIBRARY}[hub]
+from {module} import {kind}  # pip install {LIBRARY}[hub]
 
-model = RATE.from_pretrained({json.dumps(name)})
+model = {kind}.from_pretrained({json.dumps(name)})
 actor = model.actor(batch_size=1)
 actor.reset(target_return={target:g})
 action = actor.act(observation)  # a batch of one environment, one step at a time

@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rate.hub.card import LIBRARY, MARK, PICTURES, card_text
-from rate.model import RATE
 from rate.persistence import load_model, save_model, write_text
+from rate.pretrained import Pretrained
 
 try:
     from huggingface_hub import ModelHubMixin, snapshot_download
@@ -21,6 +21,7 @@ except ImportError as error:
         f"the Hugging Face Hub needs huggingface_hub: pip install '{LIBRARY}[hub]' ({error})"
     ) from error
 
+M = TypeVar("M", bound=Pretrained)
 _FILES = ["config.json", "model.safetensors"]
 
 
@@ -33,7 +34,7 @@ class HubModel(ModelHubMixin):
         name: repository, for the card.
     """
 
-    def __init__(self, model: RATE, run: Path | None = None, name: str = "") -> None:
+    def __init__(self, model: Pretrained, run: Path | None = None, name: str = "") -> None:
         self.model, self.run, self.name = model, run, name
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -57,7 +58,7 @@ class HubModel(ModelHubMixin):
         force_download: bool,
         local_files_only: bool,
         token: str | bool | None,
-        kind: type[RATE] = RATE,
+        kind: type[Pretrained],
         **_: Any,  # what other versions of huggingface_hub hand over
     ) -> HubModel:
         folder = snapshot_download(  # of one commit, whatever is pushed meanwhile
@@ -72,16 +73,18 @@ class HubModel(ModelHubMixin):
         return cls(load_model(kind, folder))
 
 
-def push(model: RATE, repo_id: str, run: Path | None, **options: Any) -> str:
+def push(model: Pretrained, repo_id: str, run: Path | None, **options: Any) -> str:
     """See :meth:`rate.RATE.push_to_hub`."""
     with _explained(f"cannot push to {repo_id} on the Hugging Face Hub"):
         return str(HubModel(model, run, repo_id).push_to_hub(repo_id, **options))
 
 
-def pull(kind: type[RATE], repo_id: str, **options: Any) -> RATE:
+def pull(kind: type[M], repo_id: str, **options: Any) -> M:
     """See :meth:`rate.RATE.from_pretrained`."""
     with _explained(f"no model folder at {repo_id}, and cannot read it from the Hugging Face Hub"):
-        return HubModel.from_pretrained(repo_id, kind=kind, **options).model
+        model = HubModel.from_pretrained(repo_id, kind=kind, **options).model
+    assert isinstance(model, kind)
+    return model
 
 
 @contextmanager

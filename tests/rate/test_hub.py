@@ -18,6 +18,7 @@ import rate
 from rate import RATE, RateConfig, cli, runs
 from rate.hub import transfer, write_card
 from rate.hub.card import MARK
+from rate.lstm import BCLSTM
 from rate.persistence import write_text
 from rate.training.options import RunOptions
 from tests.rate import helpers
@@ -212,6 +213,16 @@ def test_a_model_without_a_run_is_pushed(hub):
     _same(model, RATE.from_pretrained("someone/thing"))
 
 
+def test_the_recurrent_baseline_is_shared_as_well(hub):
+    model = BCLSTM(helpers.config(architecture="lstm"))
+    model.push_to_hub("someone/baseline")
+    card = ModelCard.load(hub.folder / "someone" / "baseline" / "README.md")
+    assert "from rate.lstm import BCLSTM" in card.text and "BC-LSTM" in card.text
+    _same(model, BCLSTM.from_pretrained("someone/baseline"))
+    with pytest.raises(ValueError, match="architecture must be 'transformer' for RATE, got 'lstm'"):
+        RATE.from_pretrained("someone/baseline")
+
+
 def test_ones_own_card_is_pushed_as_it_is(run, hub):
     write_text(run / "README.md", "My own words.\n")
     RATE.from_pretrained(run).push_to_hub("someone/thing", run=run)
@@ -222,6 +233,8 @@ def test_a_folder_is_read_without_the_hub(run, monkeypatch):
     monkeypatch.chdir(run.parents[1])
     monkeypatch.setattr(transfer, "pull", lambda *_: pytest.fail("asked the Hub"))
     _same(RATE.from_pretrained(run), RATE.from_pretrained("runs/a-run"))  # a name the Hub might have, too
+    with pytest.raises(TypeError, match="from_pretrained has no option 'dtype'; known are revision, token"):
+        RATE.from_pretrained(run, dtype=torch.float16)
     for missing in (run.parent / "none", str(run.parent / "none"), "none", "./a/b", "a/b/c", Path("a/b")):
         with pytest.raises(FileNotFoundError, match="no model folder at"):
             RATE.from_pretrained(missing)
