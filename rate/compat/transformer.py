@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from rate.layers import Dropout
 from rate_kernels import SegmentLayout, memory_attention
+from rate_kernels.attention.reference import attention_weights
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -24,11 +25,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Attention(nn.Module):
-    """Multi-head attention over a segment with memory tokens, with biases on its projections."""
+    """Multi-head attention over a segment with memory tokens, with biases on its projections.
+
+    Attributes:
+        scale: factor of all scores; the root of a head's width divides them by default.
+    """
 
     def __init__(self, d_model: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout_p = heads, dropout
+        self.scale = (d_model // heads) ** -0.5
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.output = nn.Linear(d_model, d_model)
 
@@ -36,8 +42,15 @@ class Attention(nn.Module):
         """``[B, L, d]`` to ``[B, L, d]``; see :func:`rate_kernels.memory_attention` for the rest."""
         query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
         dropout_p = self.dropout_p if self.training else 0.0
-        out = memory_attention(query, key, value, layout, dropout_p=dropout_p, key_start=key_start)
+        out = memory_attention(
+            query, key, value, layout, scale=self.scale, dropout_p=dropout_p, key_start=key_start
+        )
         return self.output(out.flatten(-2))
+
+    def weights(self, x: Tensor, layout: SegmentLayout, key_start: Tensor | None) -> Tensor:
+        """Who attends to whom, without dropout, ``[B, H, L, L]``: computed by the reference, in full."""
+        query, key, _ = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        return attention_weights(query, key, layout, None, self.scale, key_start)
 
 
 class FeedForward(nn.Module):

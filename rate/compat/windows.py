@@ -17,7 +17,18 @@ from rate.layers import RetentionGate
 from rate_kernels import SegmentLayout
 
 Transform = Callable[[Tensor, SegmentLayout, Tensor | None], Tensor]
-"""``(x [B, m + n (+ m), d], layout, key_start int [B] or None) -> [B, m + n (+ m), d]``"""
+"""``(x [B, m + n (+ m), d], layout, key_start int [B] or None) -> [B, m + n (+ m), d]``, or more features than d: the
+first d of them are what memory is written from, and all are handed back."""
+
+
+def padding_first(real: Tensor) -> tuple[Tensor, Tensor]:
+    """How padding goes to the front while real steps keep their order, from bool ``real [B, L]``.
+
+    Returns:
+        int64 ``[B]``, how many are padding, and int64 ``[B, L]``, where each goes.
+    """
+    start = (~real).sum(1)
+    return start, torch.where(real, start[:, None] + real.cumsum(1) - 1, (~real).cumsum(1) - 1)
 
 
 class WindowMemory(nn.Module):
@@ -80,17 +91,14 @@ class WindowMemory(nn.Module):
             start = timesteps.new_zeros(batch)
             column = torch.arange(steps, device=tokens.device).expand(batch, steps)
         else:
-            # Padding goes to the front, real steps keep their order: column c of the window stands at place[c].
-            real = real.bool()
-            start = (~real).sum(1)
-            column = torch.where(real, start[:, None] + real.cumsum(1) - 1, (~real).cumsum(1) - 1)
+            start, column = padding_first(real)
         if not self.memory_tokens:
             if real is None:
                 x = tokens.flatten(1, 2)
-                return transform(x, SegmentLayout(write_memory=False), None).view_as(tokens), None
+                return transform(x, SegmentLayout(write_memory=False), None).unflatten(1, (steps, -1)), None
             x = torch.empty_like(tokens).index_put((rows, column), tokens).flatten(1, 2)
             hidden = transform(x, SegmentLayout(write_memory=False), per_step * start)
-            return hidden.view_as(tokens)[rows, column], None
+            return hidden.unflatten(1, (steps, -1))[rows, column], None
         first = timesteps.gather(1, self._first_real(real, timesteps))[:, 0]
         # The first real step goes to its place in its segment; padding falls off the front of the grid.
         offset = first % self.segment_length
@@ -139,8 +147,8 @@ class WindowMemory(nn.Module):
             x = torch.cat([state, segment.flatten(1, 2), state + self.write_offset], dim=1)
             key_start = per_step * (offset - index * length).clamp(0, length)
             hidden = transform(x, layout, key_start)
-            read.append(hidden[:, m:-m].reshape_as(segment))
-            written = hidden[:, -m:]
+            read.append(hidden[:, m:-m].unflatten(1, (length, per_step)))
+            written = hidden[:, -m:, : state.shape[-1]]
             if self.gate is not None:
                 written = self.gate(state, written, None)
             # A segment that goes on after the window, or that the window has nothing of, leaves memory as it is.

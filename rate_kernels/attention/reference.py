@@ -24,6 +24,20 @@ def memory_attention(
     key_start: Tensor | None,
 ) -> Tensor:
     """See :func:`rate_kernels.memory_attention`; arguments are taken as checked."""
+    weights = attention_weights(query, key, layout, position, scale, key_start)
+    weights = torch.nn.functional.dropout(weights, dropout_p)
+    return torch.einsum("bhij,bjhd->bihd", weights, value)
+
+
+def attention_weights(
+    query: Tensor,
+    key: Tensor,
+    layout: SegmentLayout,
+    position: RelativePosition | None,
+    scale: float,
+    key_start: Tensor | None,
+) -> Tensor:
+    """``softmax_j(s_ij)``, ``[B, H, Lq, Lk]``, before dropout; zeros in a row that sees nothing."""
     content = query if position is None else query + position.content_bias
     scores = torch.einsum("bihd,bjhd->bhij", content, key)
     if position is not None:
@@ -35,9 +49,7 @@ def memory_attention(
     scores = (scores * scale).masked_fill(~visible, -torch.inf)
     # A row that sees nothing: softmax over finite numbers, then nothing of it is kept.
     blind = ~visible.any(-1, keepdim=True)
-    weights = scores.masked_fill(blind, 0.0).softmax(-1).masked_fill(blind, 0.0)
-    weights = torch.nn.functional.dropout(weights, dropout_p)
-    return torch.einsum("bhij,bjhd->bihd", weights, value)
+    return scores.masked_fill(blind, 0.0).softmax(-1).masked_fill(blind, 0.0)
 
 
 def position_scores(query: Tensor, cache_len: int, position: RelativePosition) -> Tensor:

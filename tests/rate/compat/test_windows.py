@@ -115,3 +115,17 @@ def test_bad_settings_are_named() -> None:
 def rearranged(given: tuple[Tensor, Tensor], transform: Transformer) -> tuple[Tensor, Transformer, Tensor]:
     tokens, steps = given
     return tokens, transform, steps
+
+
+@pytest.mark.parametrize("memory_tokens", [0, 2])
+def test_features_beyond_the_width_are_handed_back_and_not_remembered(memory_tokens: int) -> None:
+    memory, transform = build(memory_tokens)
+    tokens, steps = window(7, start=2)
+    real = torch.tensor([[1, 1, 1, 1, 1, 1, 0], [0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]]).bool()
+    for mask in (None, real):
+        read, kept = memory(tokens, transform, steps, mask)
+        wide, after = memory(tokens, lambda x, *rest: torch.cat([transform(x, *rest), x], -1), steps, mask)
+        chosen = ... if mask is None else mask
+        torch.testing.assert_close(wide[..., :D], read)
+        torch.testing.assert_close(wide[chosen][..., D:], tokens[chosen])
+        torch.testing.assert_close(after, kept)
