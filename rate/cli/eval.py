@@ -79,6 +79,10 @@ def main(arguments: Sequence[str]) -> int:
         _corridors(options, model, settings, corridors or (found.settings(settings)["corridor_length"],))
     else:
         _trials(options, model, found, settings)
+    if asked is not None:
+        from rate.hub import write_card
+
+        write_card(options.run)
     return 0
 
 

@@ -187,7 +187,7 @@ def _training(options: RunOptions, metrics: list[dict[str, str]]) -> str:
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         made_elsewhere = options.dataset is not None and value == field.default
-        if field.name not in ("model", "training") and value not in (None, ()) and not made_elsewhere:
+        if field.name not in ("model", "training") and value not in (None, (), 0) and not made_elsewhere:
             rows.append([field.name, _data(options) if field.name == "dataset" else value])
     rows += [
         [field.name, getattr(options.training, field.name)]

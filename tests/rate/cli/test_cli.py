@@ -99,7 +99,10 @@ def test_bad_options_are_one_line_in_any_terminal(arguments, said, encoding):
 def test_the_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "rate", "fly"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and not done.stdout
-    assert done.stderr == "rate: command must be one of collect, data, train, eval, plot, push, info, got 'fly'\n"
+    assert (
+        done.stderr
+        == "rate: command must be one of collect, data, train, eval, plot, push, info, got 'fly'\n"
+    )
 
 
 def _poison(name, **changes):
@@ -207,7 +210,10 @@ def test_collect_train_eval_plot(tmp_path, capsys):
     assert main(["train", "--dataset", "mazes", "--run", str(run), *SMALL]) == 0
     out = capsys.readouterr().out
     assert "10 windows, updates 0 to 3 on cpu" in out and f"the model is in {run}" in out
+    card = run / "README.md"
+    assert "trained offline on mazes" in card.read_text() and "## Results" not in card.read_text()
     assert main(["eval", str(run), "--corridor", "1", "4", "--episodes", "6"]) == 0
+    assert "| corridor | success | episodes |" in card.read_text() and "](success.png)" in card.read_text()
     table = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert table[0] == ["corridor", "success", "95%", "return", "episodes", "steps/s"]
     assert [row[0] for row in table[1:3]] == ["1", "4"]
