@@ -88,6 +88,8 @@ def mean_interval(scores: np.ndarray, resamples: int = 10_000) -> tuple[float, f
         half = z / (1 + z * z / count) * math.sqrt(mean * (1 - mean) / count + z * z / (4 * count * count))
         return mean, max(0.0, center - half), min(1.0, center + half)
     rng = np.random.default_rng(0)
-    means = np.array([rng.choice(scores, count).mean() for _ in range(resamples)])
+    rows = max(1, (1 << 20) // count)  # drawn at once: some megabytes
+    parts = [min(rows, resamples - start) for start in range(0, resamples, rows)]
+    means = np.concatenate([scores[rng.integers(count, size=(part, count))].mean(1) for part in parts])
     low, high = np.percentile(means, (2.5, 97.5))
     return mean, float(low), float(high)

@@ -213,7 +213,8 @@ def _table(head: list[str], rows: list[list[Any]]) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, tuple | list):
-        if len(value) > 2 and list(value) == [value[0] + n for n in range(len(value))]:
+        run = range(value[0], value[0] + len(value)) if value and isinstance(value[0], int) else ()
+        if len(value) > 2 and list(value) == list(run):
             return f"{value[0]} to {value[-1]}"
         return ", ".join(map(str, value))
     return str(value).replace("|", "\\|").replace("\n", " ")
