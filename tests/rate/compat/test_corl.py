@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rate.compat.corl import DecisionTransformer
+from rate_kernels import SegmentLayout
 from tests.rate.compat import originals
 from tests.rate.compat.helpers import (
     PADDINGS,
@@ -85,6 +86,23 @@ def test_outputs_and_gradients_are_the_originals(steps: int, padding: str) -> No
             ours[name].double(), parameter.grad, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )
     assert len(parameters) == len(model.state_dict())
+
+
+def test_attention_is_torchs_own_with_the_same_weights() -> None:
+    model, x = build(), torch.randn(3, 9, D)
+    theirs = nn.MultiheadAttention(D, HEADS, batch_first=True)
+    parts = model.original_state_dict().items()
+    theirs.load_state_dict(
+        {
+            name.removeprefix("blocks.1.attention."): value
+            for name, value in parts
+            if "blocks.1.attention" in name
+        }
+    )
+    blocked = model.original_state_dict()["blocks.1.causal_mask"][:9, :9]
+    expected, _ = theirs(x, x, x, attn_mask=blocked, need_weights=False)
+    found = model.transformer.blocks[1].attention(x, SegmentLayout(write_memory=False), None)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_dropout_is_where_the_original_has_it() -> None:

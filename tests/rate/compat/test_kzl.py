@@ -107,6 +107,35 @@ def test_outputs_and_gradients_are_the_originals(steps: int, padding: str) -> No
     assert compared == len(model.state_dict())
 
 
+def test_transformers_own_model_with_the_same_weights_agrees() -> None:
+    """It is that code base's model ported, but for a position embedding, which is 0 here: not our reading of it."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.DecisionTransformerConfig(
+        state_dim=DS, act_dim=DA, hidden_size=D, max_ep_len=130, n_layer=2, n_head=HEADS, n_inner=4 * D
+    )
+    theirs, model = transformers.DecisionTransformerModel(config).eval(), build()
+    state_dict = {
+        name.replace("transformer.", "encoder.", 1): value
+        for name, value in model.original_state_dict().items()
+        if not name.endswith((".attn.bias", "masked_bias"))
+    }
+    state_dict["encoder.wpe.weight"] = torch.zeros(config.n_positions, D)
+    theirs.load_state_dict(state_dict)
+    (states, actions, rtg, timesteps), real = episode(12, 3), real_steps(3, 12, "left")
+    out = theirs(
+        states=states,
+        actions=actions,
+        rewards=rtg,
+        returns_to_go=rtg,
+        timesteps=timesteps,
+        attention_mask=real.to(torch.int64),
+    )
+    found = model(states, actions, None, rtg, timesteps, attention_mask=real.to(torch.int64))
+    expected = (out.state_preds, out.action_preds, out.return_preds)
+    for ours, original in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours[real], original[real], rtol=1e-5, atol=1e-5)
+
+
 def test_dropout_is_where_the_original_has_it() -> None:
     model = build(resid_pdrop=0.0, attn_pdrop=0.0, embd_pdrop=0.5).train()
     given = episode(4)
