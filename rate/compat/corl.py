@@ -166,7 +166,7 @@ class DecisionTransformer(DropIn):
             dim=2,
         )
         tokens = self.emb_drop(self.emb_norm(tokens))
-        hidden = self._read_window(tokens, self.transformer, time_steps, real, memory)
+        hidden, _ = self._read_window(tokens, self.transformer, time_steps, real, memory)
         return self.action_head(hidden[:, :, 1]) * self.max_action
 
     def _read_steps(

@@ -67,7 +67,7 @@ class DropIn(ReadsOriginal):
         timesteps: Tensor,
         real: Tensor | None,
         memory: Tensor | None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         """See :class:`WindowMemory`; keeps the memory after the window as ``last_memory``."""
         if memory is not None:
             if not self.memory.memory_tokens:
@@ -76,7 +76,7 @@ class DropIn(ReadsOriginal):
         hidden, after = self.memory(tokens, transform, timesteps, real, memory)
         if not is_exporting():  # an exported program has no attributes
             self.last_memory = None if after is None else after.detach()
-        return hidden
+        return hidden, after
 
 
 def check_shape(name: str, tensor: Tensor, expected: Sequence[int | str]) -> None:

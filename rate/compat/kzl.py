@@ -176,7 +176,7 @@ class DecisionTransformer(DropIn, TrajectoryModel):
         )
         tokens = self.embed_dropout(self.embed_ln(tokens))
         real = None if attention_mask is None else attention_mask != 0
-        hidden = self._read_window(tokens, self.transformer, timesteps, real, memory)
+        hidden, _ = self._read_window(tokens, self.transformer, timesteps, real, memory)
         _, from_state, from_action = hidden.unbind(2)
         # The action token has seen its step whole, the state token has yet to choose.
         return (

@@ -173,7 +173,7 @@ class GPT(DropIn):
         else:
             local = self.pos_emb[:, : tokens[0, ..., 0].numel()].unflatten(1, tokens.shape[1:3])
             tokens = tokens + (self.global_pos_emb[0, timesteps][:, :, None] + local)
-        hidden = self._read_window(self.drop(tokens), self.transformer, step, None, memory)
+        hidden, _ = self._read_window(self.drop(tokens), self.transformer, step, None, memory)
         logits = self.head(hidden[:, :, self.state_token])
         if targets is None:
             self.last_memory = None
