@@ -74,7 +74,7 @@ def evaluate(
         raise ValueError(f"env must use AutoresetMode.NEXT_STEP, got {mode}")
     if episodes < 1 or episodes % env.num_envs:
         raise ValueError(f"episodes must be a multiple of the {env.num_envs} environments, got {episodes}")
-    observations, actions = _spaces(model, env)
+    observations, actions = encodings(model, env.single_observation_space, env.single_action_space)
     generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
     actor = model.actor(env.num_envs, temperature=temperature, generator=generator)
     started = time.perf_counter()
@@ -142,9 +142,15 @@ class _Actions:
         return np.clip(action, self.space.low, self.space.high)
 
 
-def _spaces(model: Model, env: gymnasium.vector.VectorEnv) -> tuple[_Observations, _Actions]:
-    observed = SpaceSpec.from_space(env.single_observation_space, "observation")
-    acted = SpaceSpec.from_space(env.single_action_space, "action")
+def encodings(model: Model, observation_space: Any, action_space: Any) -> tuple[_Observations, _Actions]:
+    """What stands between a model and environments with these spaces.
+
+    Raises:
+        ValueError: if they do not fit the model.
+        TypeError: for spaces that no model reads.
+    """
+    observed = SpaceSpec.from_space(observation_space, "observation")
+    acted = SpaceSpec.from_space(action_space, "action")
     config = model.config
     if observed.kind != config.observation or tuple(observed.shape) != config.observation_shape:
         raise ValueError(
@@ -160,4 +166,4 @@ def _spaces(model: Model, env: gymnasium.vector.VectorEnv) -> tuple[_Observation
         raise ValueError(
             f"env takes {acted.kind} actions of size {size}, the model gives {config.action} {config.action_size}"
         )
-    return _Observations(observed), _Actions(acted, env.single_action_space)
+    return _Observations(observed), _Actions(acted, action_space)

@@ -24,6 +24,7 @@ from rate.data import (
     tmaze_episodes,
 )
 from rate.envs import Task, make, parse_options, task, task_of
+from rate.evaluation import encodings
 from rate.models import Model, build
 from rate.protocol import try_task
 from rate.training.options import RunOptions
@@ -72,7 +73,8 @@ def _prepare(folder: Path, options: RunOptions, source: EpisodeSource) -> Traine
         batches = math.ceil(len(windows) / training.batch_size)
         training = dataclasses.replace(training, updates=training.epochs * batches)
     torch.manual_seed(training.seed)
-    return Trainer(_model(options, source), windows, training, folder, _evaluation(options))
+    model = _model(options, source)
+    return Trainer(model, windows, training, folder, _evaluation(options, model))
 
 
 def _episodes(folder: Path, options: RunOptions) -> EpisodeSource:
@@ -147,7 +149,7 @@ def _model(options: RunOptions, source: EpisodeSource) -> Model:
     return model
 
 
-def _evaluation(options: RunOptions) -> Callable[[Model], dict[str, float]] | None:
+def _evaluation(options: RunOptions, model: Model) -> Callable[[Model], dict[str, float]] | None:
     """The task's score, for T-Maze at each of the run's evaluation corridors."""
     if options.task is None:
         return None
@@ -156,8 +158,10 @@ def _evaluation(options: RunOptions) -> Callable[[Model], dict[str, float]] | No
     if not options.training.eval_every or (found.name == "tmaze" and not options.eval_corridor):
         return None
     try:
-        make(found.name, **settings).close()
-    except ImportError as error:
+        env = make(found.name, **settings)
+        env.close()
+        encodings(model, env.observation_space, env.action_space)
+    except (ImportError, ValueError) as error:
         if options.dataset is None:
             raise
         print(f"not evaluated while training: {error}", file=sys.stderr)

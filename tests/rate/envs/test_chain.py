@@ -125,3 +125,15 @@ def test_a_missing_package_is_said_before_training_or_does_not_stop_it(tmp_path,
     assert capsys.readouterr().err == f"rate train: {said}\n"
     assert main(["train", "--dataset", data, *asked]) == 0
     assert f"not evaluated while training: {said}" in capsys.readouterr().err
+
+
+def test_data_that_do_not_fit_the_task_are_said_before_training(tmp_path, capsys):
+    data, run = str(tmp_path / "data"), str(tmp_path / "run")
+    assert main(["collect", "tmaze", "--episodes", "4", "--corridor", "2", "--output", data]) == 0
+    changed = ["--training.updates", "2", "--preset", "default"]
+    assert main(["train", AAR, "--dataset", data, "--run", run, *SMALL, *changed]) == 0
+    said = capsys.readouterr().err
+    assert (
+        "not evaluated while training: env gives vector observations (3,), the model reads vector (4,)"
+        in said
+    )
