@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
+EXTRAS ?= dev
 RUN ?= runs/demo
 DEMO ?=
 BIN = $(VENV)/bin
@@ -19,7 +20,7 @@ demo: $(VENV)/.installed
 
 # Tests run in as many processes as there are cores, each with one thread; then, unless some are named, those that go
 # through the Triton kernels' source run again in Triton's interpreter.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --durations=15
 test: $(VENV)/.installed-dev
 	$(PYTEST) $(TESTS)
 	$(if $(TESTS),,TRITON_INTERPRET=1 RATE_BACKEND=triton $(PYTEST))
@@ -39,7 +40,7 @@ $(VENV)/.installed: $(VENV)/bin/python $(NATIVE)
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable ".[$(EXTRAS)]"
 	touch $@
 
 clean:
