@@ -27,8 +27,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def draw_success(folders: Sequence[Path], picture: Path) -> None:
     """Success against corridor length, one line per run; the trained lengths shaded."""
-    figure, axes = _figure()
-    for folder, colour in zip(folders, _cycle(len(folders)), strict=True):
+    figure, axes = new_figure()
+    for folder, colour in zip(folders, colours(len(folders)), strict=True):
         rows = read_csv(folder / "evaluation.csv")
         x, y = [float(r["corridor"]) for r in rows], [float(r["success"]) for r in rows]
         axes.plot(x, y, "o-", color=colour, label=folder.name, markersize=5)
@@ -43,13 +43,13 @@ def draw_success(folders: Sequence[Path], picture: Path) -> None:
     axes.set(xscale="log", ylim=(0.0, 1.05), xlabel="corridor length (steps)", ylabel="success rate")
     axes.set_title("T-Maze: the hint is seen once, at the first step")
     axes.legend(loc="lower left", frameon=False)
-    _save(figure, picture)
+    save_figure(figure, picture)
 
 
 def draw_curves(folders: Sequence[Path], picture: Path) -> None:
     """Loss and accuracy against updates, one line per run."""
-    figure, axes = _figure(columns=2)
-    for folder, colour in zip(folders, _cycle(len(folders)), strict=True):
+    figure, axes = new_figure(columns=2)
+    for folder, colour in zip(folders, colours(len(folders)), strict=True):
         rows = read_csv(folder / "metrics.csv")
         updates = [int(r["update"]) for r in rows]
         for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
@@ -57,14 +57,16 @@ def draw_curves(folders: Sequence[Path], picture: Path) -> None:
     axes[0].set(xlabel="update", ylabel="loss", yscale="log")
     axes[1].set(xlabel="update", ylabel="share of actions right", ylim=(0, 1.02))
     axes[1].legend(loc="lower right", frameon=False)
-    _save(figure, picture)
+    save_figure(figure, picture)
 
 
-def _cycle(count: int) -> list[str]:
+def colours(count: int) -> list[str]:
+    """As many colours; from the seventh on they begin again."""
     return [_COLOURS[i % len(_COLOURS)] for i in range(count)]
 
 
-def _figure(columns: int = 1):  # type: ignore[no-untyped-def]
+def new_figure(columns: int = 1):  # type: ignore[no-untyped-def]
+    """A figure and its axes, one or a row of them."""
     from matplotlib.figure import Figure  # the object interface: no backend, no display
 
     figure = Figure(figsize=(6.4 * columns, 4.0), layout="constrained")
@@ -75,5 +77,6 @@ def _figure(columns: int = 1):  # type: ignore[no-untyped-def]
     return figure, axes
 
 
-def _save(figure, picture: Path) -> None:  # type: ignore[no-untyped-def]
+def save_figure(figure, picture: Path) -> None:  # type: ignore[no-untyped-def]
+    """Writes a figure as a PNG."""
     write_atomically(picture, lambda beside: figure.savefig(beside, dpi=140, format="png"))

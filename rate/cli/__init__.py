@@ -1,4 +1,4 @@
-"""The command ``rate``: collect, data, train, eval, plot, push, info."""
+"""The command ``rate``: collect, data, train, compare, eval, plot, push, info."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ _COMMANDS = {
     "collect": "record expert episodes as a Minari data set",
     "data": "show what is in a data set, or convert it to Minari",
     "train": "train a model on a task or a data set",
+    "compare": "train several models with several seeds, and put their scores side by side",
     "eval": "act with a trained model and count successes",
     "plot": "draw learning curves and success against corridor length",
     "push": "share a run's model on the Hugging Face Hub",

@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from rate.cli.parsing import parse
-from rate.presets import PRESETS
+from rate.presets import KINDS, PRESETS, preset_of
 from rate.training.options import RunOptions
 
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         "rate train",
         arguments,
         default=_defaults(arguments),
-        description=f"{inspect.getdoc(Train)}\n\nPresets: {', '.join(PRESETS)}.",
+        description=f"{inspect.getdoc(Train)}\n\nPresets: {', '.join((*KINDS, *PRESETS))}.",
         config=(tyro.conf.FlagConversionOff,),
     )
     from rate.hub import write_card
@@ -75,22 +75,8 @@ def _name(options: Train) -> str:
 
 
 def _defaults(arguments: Sequence[str]) -> Train:
-    """The preset's settings: the one named by --preset, else the task's own, else the default."""
-    name = None
-    for index, argument in enumerate(arguments):
-        if argument == "--preset" and index + 1 < len(arguments):
-            name = arguments[index + 1]
-        elif argument.startswith("--preset="):
-            name = argument.removeprefix("--preset=")
+    """The preset's settings."""
     task = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    if name is None:
-        name = task if task in PRESETS else "default"
-    if name not in PRESETS:
-        raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {name!r}")
-    preset = PRESETS[name]
-    settings = {field.name: getattr(preset, field.name) for field in fields(RunOptions)}
-    if task == "tmaze" and not preset.corridor:
-        # Every length that fits the window: the junction's step and the turn take two.
-        longest = preset.model.segment_length * preset.model.segments - 2
-        settings |= {"corridor": tuple(range(1, longest + 1)), "eval_corridor": (longest,)}
-    return Train(**settings | {"task": None})
+    settings = preset_of(task, arguments)
+    fitting = {field.name: getattr(settings, field.name) for field in fields(RunOptions)}
+    return Train(**fitting | {"task": None})

@@ -25,7 +25,7 @@ SMALL = shlex.split(
     "--model.d-inner 16 --training.updates 3 --training.batch-size 4 --training.threads 1 --training.device cpu"
 )
 MAZE = shlex.split("--episodes 12 --corridor 1 2 3 --eval-corridor 2 --training.eval-episodes 4")
-COMMANDS = ("collect", "data", "train", "eval", "plot", "info")
+COMMANDS = ("collect", "data", "train", "compare", "eval", "plot", "push", "info")
 VECTOR, ACTIONS = spaces.Box(-5, 5, (3,), np.float32), spaces.Discrete(4)
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -101,7 +101,7 @@ def test_the_module_is_the_command():
     assert done.returncode == 2 and not done.stdout
     assert (
         done.stderr
-        == "rate: command must be one of collect, data, train, eval, plot, push, info, got 'fly'\n"
+        == "rate: command must be one of collect, data, train, compare, eval, plot, push, info, got 'fly'\n"
     )
 
 
@@ -128,7 +128,7 @@ ERRORS = {
     "unknown task": ("train chess", "task 'chess' is not known; families: tmaze, "),
     "unknown task of data": ("train chess --dataset demo/set-v0", "task 'chess' is not known"),
     "unknown option of a task": ("train tmaze --options size=3", "tmaze has no option 'size'; known are "),
-    "unknown preset": ("train tmaze --preset paper/chess", "--preset must be one of default, tmaze, "),
+    "unknown preset": ("train tmaze --preset paper/chess", "--preset must be one of small, paper, default, tmaze, "),
     "no value": ("train tmaze --run", "Missing value for argument '--run'"),
     "unknown option": ("train tmaze --speed 3", "Unrecognized options: --speed"),
     "no number": ("train tmaze --training.updates many", "--training.updates: invalid literal"),
