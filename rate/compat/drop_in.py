@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ class DropIn(ReadsOriginal):
         """Forgets the running episode: the next step that is acted begins anew with what it is given."""
         self.acting.forget()
 
-    def train(self, mode: bool = True) -> DropIn:
+    def train(self, mode: bool = True) -> Self:
         """As any module's; acting forgets the running episode when the mode changes, since parameters may have."""
         if mode != self.training:
             self.reset()

@@ -154,7 +154,8 @@ def attention(
     assert attention_mask is not None
     dtype = query.dtype
     if getattr(module, "reorder_and_upcast_attn", False):
-        query, key, value = (x.float() for x in (query, key, value))
+        upcast = torch.promote_types(dtype, torch.float32)
+        query, key, value = (x.to(upcast) for x in (query, key, value))
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     place = None
     if attention_mask.dim() == 1:

@@ -1,8 +1,6 @@
 """The settings of the model, as transformers keeps them."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any  # no postponed annotations here: the types of fields are checked at run time
 
 from huggingface_hub.dataclasses import strict
 from transformers import DecisionTransformerConfig

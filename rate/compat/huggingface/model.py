@@ -88,7 +88,8 @@ class RateModel(DropIn, PreTrainedModel):
             module.reset_parameters()
             return
         super()._init_weights(module)
-        last = [x for b in self.transformer.blocks for x in (b.attention.output, b.feed_forward.out)]
+        blocks = [block for block in self.transformer.blocks if isinstance(block, Block)]
+        last = [part for block in blocks for part in (block.attention.output, block.feed_forward.out)]
         if any(module is part for part in last):
             assert isinstance(module, nn.Linear)
             nn.init.normal_(module.weight, std=self.config.initializer_range / len(last) ** 0.5)

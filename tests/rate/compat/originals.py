@@ -128,3 +128,42 @@ def corl(
         x = x + linear(p, f"{name}.mlp.2", inner)
     x = norm(p, "out_norm", x).unflatten(1, (steps, 3))
     return F.tanh(linear(p, "action_head.0", x[:, :, 1])) * max_action
+
+
+def huggingface(
+    p: Parameters,
+    heads: int,
+    states: Tensor,
+    actions: Tensor,
+    returns_to_go: Tensor,
+    timesteps: Tensor,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """transformers' DecisionTransformerModel with relu and tanh: every token gets the first position's embedding."""
+    batch, steps = timesteps.shape
+    layers = len({name.split(".")[2] for name in p if name.startswith("encoder.h.")})
+    time = p["embed_timestep.weight"][timesteps]
+    x = tokens(
+        linear(p, "embed_return", returns_to_go) + time,
+        linear(p, "embed_state", states) + time,
+        linear(p, "embed_action", actions) + time,
+    )
+    x = norm(p, "embed_ln", x) + p["encoder.wpe.weight"][0]
+    seen = torch.ones(3 * steps, 3 * steps).tril().bool().expand(batch, 1, -1, -1)
+    if mask is not None:
+        seen = seen & mask.bool().repeat_interleave(3, 1)[:, None, None]
+    for layer in range(layers):
+        name = f"encoder.h.{layer}"
+        qkv = conv1d(p, f"{name}.attn.c_attn", norm(p, f"{name}.ln_1", x))
+        q, k, v = (heads_of(part, heads) for part in qkv.chunk(3, -1))
+        scores = (q @ k.transpose(-1, -2) / v.shape[-1] ** 0.5).masked_fill(~seen, torch.finfo(x.dtype).min)
+        mixed = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+        x = x + conv1d(p, f"{name}.attn.c_proj", mixed)
+        inner = conv1d(p, f"{name}.mlp.c_fc", norm(p, f"{name}.ln_2", x)).clamp(min=0)
+        x = x + conv1d(p, f"{name}.mlp.c_proj", inner)
+    x = norm(p, "encoder.ln_f", x).unflatten(1, (steps, 3))
+    return (
+        linear(p, "predict_state", x[:, :, 2]),
+        linear(p, "predict_action.0", x[:, :, 1]).tanh(),
+        linear(p, "predict_return", x[:, :, 2]),
+    )
