@@ -47,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     from rate.comparison import Interrupted, Plan, perform, summarise
     from rate.comparison.picture import draw, draw_tasks
     from rate.comparison.summary import to_json, to_markdown
+    from rate.training.run import episodes, resolved
 
     plans: list[Plan] = []
     for name in names or (None,):
@@ -58,12 +59,15 @@ def main(arguments: Sequence[str]) -> int:
             description=f"{Compare.__doc__}\n\nPresets: {', '.join((*KINDS, *PRESETS))}.",
             config=(tyro.conf.FlagConversionOff,),
         )
-        settings = {field.name: getattr(options, field.name) for field in fields(RunOptions)}
+        settings = {field.name: getattr(options, field.name) for field in fields(RunOptions)} | {"task": name}
+        shared = RunOptions(**settings)
+        if shared.dataset is not None:  # the data say which options of the task they were recorded with
+            shared = resolved(shared, episodes(Path(), shared))
         base = options.output or Path("compare")
         output = base if options.output is not None and len(names) == 1 else base / str(name)
         plans.append(
             Plan(
-                RunOptions(**settings | {"task": name}),
+                shared,
                 options.models,
                 options.seeds,
                 output,

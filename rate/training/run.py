@@ -46,8 +46,8 @@ def start(folder: Path, options: RunOptions) -> Trainer:
     if options.task is not None:
         parse_options(task(options.task), options.options)
     runs.check_free(folder)
-    source = _episodes(folder, options)
-    options = _resolved(options, source)
+    source = episodes(folder, options)
+    options = resolved(options, source)
     trainer = _prepare(folder, options, source)
     runs.create(folder, options)
     return trainer
@@ -61,7 +61,7 @@ def resume(folder: Path) -> Trainer:
         ValueError: if a file of it is not valid.
     """
     options = runs.load_options(folder)
-    trainer = _prepare(folder, options, _episodes(folder, options))
+    trainer = _prepare(folder, options, episodes(folder, options))
     trainer.resume()
     return trainer
 
@@ -77,7 +77,8 @@ def _prepare(folder: Path, options: RunOptions, source: EpisodeSource) -> Traine
     return Trainer(model, windows, training, folder, _evaluation(options, model))
 
 
-def _episodes(folder: Path, options: RunOptions) -> EpisodeSource:
+def episodes(folder: Path, options: RunOptions) -> EpisodeSource:
+    """The data set that is named, or the task's own data, recorded in ``folder`` where they must be kept."""
     if options.dataset is not None:
         given = SpaceSpec("discrete", (), n=options.num_actions) if options.num_actions else None
         return open_source(options.dataset, limit=options.data_limit or None, action_space=given)
@@ -118,7 +119,7 @@ def _check_model(found: Task, settings: dict[str, Any], options: RunOptions) -> 
     options.model.config(*spaces)
 
 
-def _resolved(options: RunOptions, source: EpisodeSource) -> RunOptions:
+def resolved(options: RunOptions, source: EpisodeSource) -> RunOptions:
     """The options with what the data say of their task, where they do, and the task's target return."""
     known = task_of(source.dataset.env_spec) if isinstance(source, MinariEpisodes) else None
     if known is not None and (options.task is None or task(options.task) is known[0]):

@@ -14,6 +14,7 @@ from rate.comparison import Cell, Plan, RunResult, perform, places, summarise
 from rate.comparison.picture import draw, draw_tasks
 from rate.comparison.runs import paper_name
 from rate.comparison.summary import to_markdown
+from rate.data import collect
 from rate.envs import task
 from rate.training import RunOptions, Trainer
 from tests.rate.training import helpers
@@ -70,6 +71,17 @@ def test_models_are_trained_once_and_put_side_by_side(tmp_path, capsys, monkeypa
     assert "a run of other settings is at out/rate-0" in capsys.readouterr().err
     assert main(["compare", "tmaze", *SMALL, *MODELS, "--seeds", "0", "--episodes", "13"]) == 2
     assert "out/data holds other episodes" in capsys.readouterr().err
+
+
+def test_data_say_what_they_were_recorded_with(tmp_path):
+    """Six steps an episode: what they are tried at, and the length of an evaluation's episodes."""
+    collect(tmp_path / "set", task("associative-retrieval"), 4, options={"length": 6})
+    flags = ["--data", "set", "--models", "bc-lstm", "--seeds", "0", *SMALL[SMALL.index("--model.d-model") :]]
+    flags = [*flags[: flags.index("--at")], "--output", "out", "--training.updates", "1"]
+    assert main(["compare", "associative-retrieval", *flags]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [cell["at"] for cell in results["summary"]] == [6, 12, 24]
+    assert not (tmp_path / "out" / "data").exists()
 
 
 def test_an_interrupted_comparison_goes_on(tmp_path, capsys, monkeypatch):
