@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -132,3 +134,14 @@ def test_intervals():
     assert mean == values.mean() and (low, high) == pytest.approx((mean - half, mean + half), abs=0.03)
     with pytest.raises(ValueError, match="at least one episode"):
         mean_interval(np.array([]))
+
+
+def test_the_page_of_environments_names_every_task():
+    page = (Path(__file__).parents[3] / "docs" / "environments.md").read_text()
+    for known in tasks():
+        kind = f"popgym-{known.name.removeprefix('popgym-').removesuffix('Easy')}*"
+        levelled = known.family == "popgym" and not known.name.endswith("Easy")
+        assert levelled or f"`{known.name}`" in page or f"`{kind}`" in page, known.name
+    for found in re.findall(r"--options ((?:\w+=\w+ ?)+)", page):
+        for pair in found.split():
+            assert pair.split("=")[0] in task("minigrid-memory").options
