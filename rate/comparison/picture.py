@@ -96,11 +96,13 @@ def _bars(
                     axes.plot(x, _value(cell), "x", color="black", markersize=8, label=mark)
                     told = True
     axes.axhline(0, color="0.4", linewidth=0.8)
-    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_axisbelow(True)  # the grid behind the bars
+    # A single group is what the title says.
+    axes.set_xticks(range(len(groups)), list(groups)) if len(groups) > 1 else axes.set_xticks([])
     axes.set(ylabel=label)
     seeds = next(iter(next(iter(groups.values())))).seeds
     axes.set_title(_title(title, seeds))
-    axes.legend(loc="best", frameon=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     save_figure(figure, picture)
 
 

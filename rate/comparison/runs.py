@@ -13,6 +13,7 @@ from rate import runs
 from rate.comparison.plan import Plan
 from rate.config import Family
 from rate.data import collect, collect_tmaze
+from rate.envs import Figure
 from rate.persistence import write_text
 from rate.protocol import Trial, try_task
 from rate.training import checkpoint
@@ -170,14 +171,10 @@ def _tried(plan: Plan, model: Family, seed: int) -> RunResult:
 
 
 def _numbers(trial: Trial, model: Family) -> list[dict[str, Any]]:
-    name = paper_name(model, trial.task.family)
     rows = []
     for measure in trial.measures():
-        paper = [f for f in trial.figures(measure.part) if measure.main and f.model == name]
-        paper = (
-            paper if len(paper) == 1 else []
-        )  # of several data sets or training lengths, which is not known here
-        figure = {name: getattr(paper[0], name) for name in ("value", "spread", "source")} if paper else None
+        paper = _paper(trial, measure.part, paper_name(model, trial.task.family)) if measure.main else None
+        figure = {name: getattr(paper, name) for name in ("value", "spread", "source")} if paper else None
         fields = asdict(measure)
         rows.append(
             {"at": trial.at, "measure": fields.pop("name")}
@@ -185,6 +182,12 @@ def _numbers(trial: Trial, model: Family) -> list[dict[str, Any]]:
             | {"episodes": len(trial.evaluation.returns), "paper": figure}
         )
     return rows
+
+
+def _paper(trial: Trial, part: str, name: str) -> Figure | None:
+    """The figure of a table of the paper; None where several differ, as they do with the data trained on."""
+    found = [f for f in trial.figures(part) if f.model == name and f.source.startswith("Table")]
+    return found[0] if len({figure.value for figure in found}) == 1 else None
 
 
 def paper_name(model: Family, family: str) -> str:

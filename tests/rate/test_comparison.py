@@ -6,16 +6,19 @@ import dataclasses
 import json
 import shlex
 
+import numpy as np
 import pytest
 
 from rate import runs
 from rate.cli import main
 from rate.comparison import Cell, Plan, RunResult, perform, places, summarise
 from rate.comparison.picture import draw, draw_tasks
-from rate.comparison.runs import paper_name
+from rate.comparison.runs import _paper, paper_name
 from rate.comparison.summary import to_markdown
 from rate.data import collect
 from rate.envs import task
+from rate.evaluation import Evaluation
+from rate.protocol import Trial
 from rate.training import RunOptions, Trainer
 from tests.rate.training import helpers
 
@@ -142,6 +145,24 @@ def test_what_the_paper_calls_them():
     """Its DT reads all segments, a third of the steps on POPGym."""
     assert [paper_name(model, "tmaze") for model in ("rate", "dt", "dt-long")] == ["RATE", "", "DT"]
     assert [paper_name(model, "popgym") for model in ("bc-lstm", "dt", "dt-long")] == ["BC-LSTM", "DT", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "part", "value"),
+    [
+        ("vizdoom-two-colors", {}, "red", 38.2),  # Table 5, and another number in an image
+        ("tmaze", {"corridor_length": 898}, "", 0.9),  # the same in Tables 5 and 6
+        ("mujoco-hopper", {}, "", None),  # of three data sets
+        ("popgym-RepeatFirstEasy", {}, "", 1.0),
+        ("associative-retrieval", {}, "", None),
+    ],
+)
+def test_the_papers_figure_of_a_place(name, options, part, value):
+    found = task(name)
+    evaluation = Evaluation(np.zeros(1), np.ones(1, np.int64), None, 1.0)
+    trial = Trial(found, dict(found.options) | options, 1.0, 0.0, evaluation)
+    figure = _paper(trial, part, "RATE")
+    assert (None if figure is None else figure.value) == value
 
 
 def _cells(parts=("",), at=(None,)) -> list[Cell]:
