@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -141,6 +143,7 @@ def _write(
             successes.append(played.success)
             yield played.recording
 
+    _clear(place(output)[0])
     who = parts.about["policy"] or "scripted expert"
     path = write_minari(
         output,
@@ -154,3 +157,11 @@ def _write(
     parts.remove()
     reported = None if None in successes else np.array(successes, bool)
     return Collection(path, np.array(returns), np.array(lengths), reported)
+
+
+def _clear(target: Path) -> None:
+    """Deletes what a killed process left of the same set: half a set, beside its place."""
+    left = re.compile(re.escape(f".{target.name}-") + r"[a-z0-9_]{8}")  # as write_minari names it
+    for folder in target.parent.glob(f".{target.name}-*"):
+        if left.fullmatch(folder.name):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import ClassVar
 
 import numpy as np
@@ -194,6 +196,31 @@ def test_a_collection_goes_on_only_as_it_began(tmp_path, monkeypatch, change, me
         collect(tmp_path / "set", task(AAR), 10, resume=True, **(settings | change))
     made = collect(tmp_path / "set", task(AAR), 10, overwrite=True, **(settings | change))
     assert len(made.lengths) == 10 and not parts_folder(tmp_path / "set").exists()
+
+
+def test_a_killed_process_leaves_nothing_behind_for_good(tmp_path):
+    killed = """
+import os, sys
+from rate.data import collect, collection
+from rate.envs import task
+written = collection.write_minari
+def write(output, recordings, **settings):
+    def some():
+        for number, recording in enumerate(recordings):
+            if number == 5:
+                os.kill(os.getpid(), 9)
+            yield recording
+    return written(output, some(), **settings)
+collection.write_minari = write
+collect(sys.argv[1], task("associative-retrieval"), 12, options={"length": 7})
+"""
+    done = subprocess.run([sys.executable, "-c", killed, str(tmp_path / "set")], capture_output=True)
+    assert done.returncode == -9
+    assert sorted(entry.name[:5] for entry in tmp_path.iterdir()) == [".set-", ".set."]
+    (tmp_path / ".set-another-12345678").mkdir()  # of another set
+    made = collect(tmp_path / "set", task(AAR), 12, options=OPTIONS, resume=True)
+    assert _arrays(made.path) == _arrays(collect(tmp_path / "whole", task(AAR), 12, options=OPTIONS).path)
+    assert {entry.name for entry in tmp_path.iterdir()} == {".set-another-12345678", "set", "whole"}
 
 
 def test_fewer_episodes_than_were_kept_are_the_first_of_them(tmp_path, monkeypatch):
