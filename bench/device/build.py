@@ -71,7 +71,9 @@ def built_for(architecture: str) -> bool:
 def main() -> int:
     """Builds; the exit status is the build's."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dry-run", action="store_true", help="without CUDA, unoptimised, and not into the source tree")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="without CUDA, unoptimised, and not into the source tree"
+    )
     options = parser.parse_args()
     environment = dict(os.environ)
     with tempfile.TemporaryDirectory() as scratch:
