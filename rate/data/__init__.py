@@ -3,10 +3,10 @@
 Gymnasium and Minari are imported when first used.
 """
 
-from rate.data.collect import collect_tmaze, write_minari
 from rate.data.collection import Collection, collect
 from rate.data.episodes import Episode, EpisodeSource, InMemoryEpisodes, Recording, SpaceSpec
 from rate.data.loader import sampled_batches
+from rate.data.minari_writer import collect_tmaze, write_minari
 from rate.data.sources import LazyEpisodes, MinariEpisodes, open_source
 from rate.data.statistics import observation_statistics, return_statistics
 from rate.data.tmaze import tmaze_episodes, tmaze_recordings

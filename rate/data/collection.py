@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from rate.data.collect import check_free, place, write_minari
+from rate.data.minari_writer import check_free, place, write_minari
 from rate.data.parts import Parts
 from rate.data.recording import play
 
