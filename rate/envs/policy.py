@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
@@ -48,6 +49,31 @@ def load_policy(name: str, env: VectorEnv) -> Policy:
     if not (callable(getattr(policy, "start", None)) and callable(getattr(policy, "act", None))):
         raise TypeError(f"policy {name} must give an object with start and act, got {policy!r}")
     return policy
+
+
+class Uniform:
+    """Draws every action uniformly, from the episode's seed.
+
+    Args:
+        env: whose actions are drawn.
+    """
+
+    def __init__(self, env: VectorEnv) -> None:
+        self._spaces = [copy.deepcopy(env.single_action_space) for _ in range(env.num_envs)]
+
+    def start(self, env_ids: np.ndarray, seeds: np.ndarray) -> None:
+        """See :class:`Policy`."""
+        for env, seed in zip(env_ids, seeds, strict=True):
+            self._spaces[env].seed(int(seed))
+
+    def act(self, observations: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+        """See :class:`Policy`."""
+        return np.stack([space.sample() for space in self._spaces])
+
+
+def uniform(env: VectorEnv) -> Uniform:
+    """The policy that draws its actions, ``rate.envs.policy:uniform``."""
+    return Uniform(env)
 
 
 class SideBySide:

@@ -25,6 +25,9 @@ FAMILIES = {
     "minigrid": "rate.envs.minigrid.tasks",
     "popgym": "rate.envs.popgym.tasks",
     "vizdoom": "rate.envs.vizdoom.tasks",
+    "mujoco": "rate.envs.mujoco.tasks",
+    "atari": "rate.envs.atari.tasks",
+    "memory-maze": "rate.envs.memory_maze.tasks",
 }
 """Family to module. The names of a family's tasks begin with the family's."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rate.envs import make, task
-from tests.rate.envs.helpers import check_task, expert_plays, mean_return
+from tests.rate.envs.helpers import check_task, expert_plays, mean_return, recorded_trained_and_tried
 
 pytest.importorskip("vizdoom", reason="needs rate-kernels[vizdoom]")
 pytest.importorskip("cv2", reason="needs rate-kernels[vizdoom]")
@@ -172,3 +172,14 @@ def test_bad_actions_and_colours_are_named(env):
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"action must be 0 \(left\), .*, got 5"):
         env.step(5)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:minari.utils")
+def test_from_recording_to_evaluation(tmp_path, capsys):
+    rows = recorded_trained_and_tried(NAME, tmp_path, "max_steps=12")
+    said = {row["measure"]: row["paper_rate"] for row in rows}
+    assert said["return"] == "41.5" and len(said) in (2, 3)  # four episodes may all have one colour
+    assert said.items() <= {"return": "41.5", "return, red": "38.2", "return, green": "44.7"}.items()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "paper, RATE 41.5 ± 1 Table 5" in printed
+    assert "paper, RATE 38.2 ± 5.1 Table 5" in printed or "paper, RATE 44.7 ± 5.8 Table 5" in printed
