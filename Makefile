@@ -34,14 +34,16 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # torch goes first and by its version: left to the others' requirements, pip may choose a build with gigabytes of CUDA.
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet
 $(VENV)/.installed: $(VENV)/bin/python $(NATIVE)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable .
+	$(INSTALL) "$(TORCH)"
+	$(INSTALL) --editable .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable ".[$(EXTRAS)]"
-	touch $@
+$(VENV)/.installed-dev: $(VENV)/bin/python $(NATIVE)
+	$(INSTALL) "$(TORCH)"
+	$(INSTALL) --editable ".[$(EXTRAS)]"
+	touch $(VENV)/.installed $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info rate_kernels/_native*.so rate_kernels/_build.json
