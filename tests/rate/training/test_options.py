@@ -71,7 +71,7 @@ def test_presets_of_a_kind_need_a_task_that_is_known():
     with pytest.raises(ValueError, match="task 'chess' is not known"):
         preset_for("chess", "paper")
     with pytest.raises(
-        ValueError, match="--preset must be one of small, paper, default, tmaze, .*, got 'huge'"
+        ValueError, match=r"--preset must be one of small, paper, default, tmaze, .*, got 'huge'"
     ):
         preset_for("tmaze", "huge")
 
