@@ -14,7 +14,7 @@ try:
     from transformers import AttentionInterface, AttentionMaskInterface, DecisionTransformerModel  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"rate.compat.huggingface needs transformers 5 or newer: pip install 'rate-kernels[huggingface]' ({error})"
+        f"rate.compat.huggingface needs transformers 5.4 or newer: pip install 'rate-kernels[huggingface]' ({error})"
     ) from error
 
 from rate.compat.huggingface.attention import disable, enable

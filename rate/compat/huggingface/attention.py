@@ -30,7 +30,7 @@ NAME = "rate"
 
 _LAYOUT = SegmentLayout(write_memory=False)
 _REFUSED = ("softcap", "sliding_window", "s_aux", "position_bias", "head_mask")
-_OTHERWISE = "; model.set_attn_implementation('sdpa') computes it"
+_OTHERWISE = "; model.set_attn_implementation('eager') computes it"
 
 
 def enable(model: DecisionTransformerModel) -> DecisionTransformerModel:
@@ -65,7 +65,7 @@ def disable(model: DecisionTransformerModel) -> DecisionTransformerModel:
             if hook is _pass_on_request:
                 del layer._forward_pre_hooks[number], layer._forward_pre_hooks_with_kwargs[number]
     if model.config._attn_implementation == NAME:
-        model.set_attn_implementation(getattr(model, "_attention_before_rate", "sdpa"))
+        model.set_attn_implementation(getattr(model, "_attention_before_rate", "eager"))
     return model
 
 

@@ -204,7 +204,11 @@ class RateModel(DropIn, PreTrainedModel):
         self, steps: tuple[Tensor, ...], timesteps: Tensor, memory: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         returns_to_go, states, actions = steps
-        out = self(states, actions, None, returns_to_go, timesteps, return_dict=True, memory=memory)
+        # Not self(...): subclasses for training return a loss from their forward.
+        out = RateModel.forward(
+            self, states, actions, None, returns_to_go, timesteps, return_dict=True, memory=memory
+        )
+        assert isinstance(out, RateOutput) and out.action_preds is not None
         return out.action_preds, out.memory
 
     def _checked(
