@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -263,7 +265,7 @@ def test_two_hundred_updates(memory_tokens: int) -> None:
     told = nn.Linear(DS, DA)
     losses = []
     for update in range(200):
-        given, real = window(8, 6, "left", first=update % 4, seed=update)
+        given, real = window(8, 4, "left", first=update % 4, seed=update)
         given["actions"] = told(given["states"]).tanh().detach()
         out = model(**given, attention_mask=real.to(torch.float64))
         loss = (out.action_preds - given["actions"])[real].square().mean()
@@ -351,3 +353,19 @@ def test_bad_settings_are_named() -> None:
     ):
         with pytest.raises((ValueError, StrictDataclassError), match=message):
             build(**settings)
+
+
+def test_what_is_missing_without_transformers_is_said() -> None:
+    code = """
+import sys
+import rate.compat.corl, rate.compat.kzl, rate.compat.kzl_atari
+assert "transformers" not in sys.modules
+sys.modules["transformers"] = None
+try:
+    import rate.compat.huggingface
+except ImportError as error:
+    assert "pip install 'rate-kernels[huggingface]'" in str(error), error
+else:
+    raise AssertionError("imported")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
