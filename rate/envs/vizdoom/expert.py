@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _THRUST, _FRICTION = 0.78125, 0.90625
 """What a tic of walking adds to the velocity (map units a tic), and what a tic leaves of it."""
-_TURN, _FIRST_TURN, _FIRST_TICS = 3.516, 1.758, 6
+_TURN, _FIRST_TURN, _FIRST_TICS = 3.516, 1.758, 5
 """Degrees a tic, and how slow and how long a turn begins."""
 _REACH = 36.0
 """A gem is taken when it is nearer than this along both axes: the player's radius and the gem's."""
@@ -111,6 +111,8 @@ class Plans:
             turned: tics that the player has been turning for.
         """
         right, wrong = (seen.red, seen.green) if red else (seen.green, seen.red)
+        # A gem that fell on the player is taken with the first step anyhow: putting that off gains nothing.
+        wrong = wrong[np.abs(wrong - seen.position).max(-1) >= _REACH]
         path = self._path(seen, turned)
         moves = np.abs(np.diff(path, axis=1)).sum(-1) > 0.1  # who stands takes nothing
         good, taken = self._gems(path[:, 1:], moves, right)

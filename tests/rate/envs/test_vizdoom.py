@@ -127,6 +127,23 @@ def test_the_expert_lives_on_what_the_pillar_said():
     np.testing.assert_array_equal(again[0].recording.actions, played[0].recording.actions)
 
 
+def test_plans_reach_what_is_wanted_and_go_round_the_rest():
+    from rate.envs.vizdoom.env import Surroundings
+    from rate.envs.vizdoom.expert import Plans
+
+    def first(red, green):
+        here = np.zeros(2)
+        return Plans(tics=2).best(Surroundings(here, here, 0.0, np.array(red), np.array(green)), False, 0)
+
+    nothing = np.zeros((0, 2))
+    assert first(nothing, [[200.0, 0.0]]) == [FORWARD] * 4
+    assert first([[100.0, 0.0]], [[200.0, 0.0]])[0] != FORWARD
+    assert first(nothing, [[0.0, 200.0]])[0] in (LEFT, 3) and first(nothing, [[0.0, -200.0]])[0] in (RIGHT, 4)
+    assert (
+        first([[5.0, 5.0]], [[200.0, 0.0]]) == [FORWARD] * 4
+    )  # one that lies on the player cannot be avoided
+
+
 def test_nothing_is_left_in_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
