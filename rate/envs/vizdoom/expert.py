@@ -89,7 +89,7 @@ class Plans:
         self.tics = tics
         turns = [(action, steps) for action in (LEFT, RIGHT, LEFT_FORWARD, RIGHT_FORWARD) for steps in _TURNS]
         self._actions = np.full((len(turns) + 1, _HORIZON), FORWARD)
-        for plan, (action, steps) in enumerate(turns):
+        for plan, (action, steps) in enumerate(turns, start=1):
             self._actions[plan, :steps] = action
         actions = self._actions.repeat(tics, axis=1)
         self._turn = 1.0 * np.isin(actions, (LEFT, LEFT_FORWARD)) - np.isin(actions, (RIGHT, RIGHT_FORWARD))
