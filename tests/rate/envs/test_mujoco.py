@@ -53,7 +53,7 @@ def test_warnings_are_logged_and_not_written_to_the_current_folder(tmp_path, mon
     env.reset(seed=0)
     env.data.qpos[:] = np.nan
     mujoco.mj_step(env.model, env.data)
-    assert "mujoco: Nan, Inf or huge value in QPOS" in caplog.text
+    assert "Nan, Inf or huge value in QPOS" in caplog.text  # or through dm_control, where it was first
     assert list(tmp_path.iterdir()) == []
 
 
