@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from rate.config import RateConfig
 from rate_kernels import GateParameters, RelativePosition, SegmentLayout, memory_attention, retention_gate
+from rate_kernels.attention.reference import attention_weights
 from rate_kernels.dropout import keep_mask
 
 
@@ -43,6 +44,30 @@ class Attention(nn.Module):
         backend: str | None,
     ) -> Tensor:
         """``x [B, Lq, d]`` attends to ``cache [B, c, d]`` and itself: ``[B, Lq, d]``."""
+        query, key, value, position = self._projected(x, cache, content_bias, position_bias)
+        dropout_p = self.dropout_p if self.training else 0.0
+        out = memory_attention(
+            query, key, value, layout, position, dropout_p=dropout_p, key_start=key_start, backend=backend
+        )
+        return self.output(out.flatten(-2))
+
+    def weights(
+        self,
+        x: Tensor,
+        cache: Tensor,
+        content_bias: Tensor,
+        position_bias: Tensor,
+        layout: SegmentLayout,
+        key_start: Tensor | None,
+        backend: str | None,
+    ) -> Tensor:
+        """How much every row of :meth:`forward` takes from every key: ``[B, H, Lq, c + Lq]``, a row's sum is 1."""
+        query, key, _, position = self._projected(x, cache, content_bias, position_bias)
+        return attention_weights(query, key, layout, position, self.d_head**-0.5, key_start)
+
+    def _projected(
+        self, x: Tensor, cache: Tensor, content_bias: Tensor, position_bias: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, RelativePosition]:
         query, key, value = (
             F.linear(x, part).unflatten(-1, (self.heads, self.d_head)) for part in self.qkv.weight.chunk(3)
         )
@@ -58,11 +83,7 @@ class Attention(nn.Module):
             position_bias.to(query.dtype),
             self.shift,
         )
-        dropout_p = self.dropout_p if self.training else 0.0
-        out = memory_attention(
-            query, key, value, layout, position, dropout_p=dropout_p, key_start=key_start, backend=backend
-        )
-        return self.output(out.flatten(-2))
+        return query, key, value, position
 
 
 class FeedForward(nn.Sequential):

@@ -39,6 +39,8 @@ class Compare(RunOptions):
     """Values of the task's axis to try the models at; the trained one, twice and four times it by default."""
     eval_seed: int = 1000
     """Of the environments and of sampling in the trials."""
+    temperature: float | None = None
+    """Of the trials: 0 takes the most likely action, more samples; by default as the paper does on the task."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -74,6 +76,7 @@ def main(arguments: Sequence[str]) -> int:
                 options.at,
                 options.training.eval_episodes,
                 options.eval_seed,
+                options.temperature,
             )
         )
     cells = {}

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import torch
 import tyro
 
-from rate import runs
+from rate import RATE, runs
 from rate.cli.parsing import parse
 from rate.evaluation import Evaluation, evaluate
 from rate.models import Model
 from rate.persistence import write_text
 from rate.protocol import Trial, largest_divisor, report, to_csv, try_task
 from rate.training.trainer import resolve_device
+from rate.watching import draw, watch, written_from
+from rate.watching.film import check_path
 
 if TYPE_CHECKING:
     from rate.envs import Task
@@ -51,6 +54,8 @@ class Evaluate:
     """Of the environments and of sampling."""
     device: str = "cpu"
     """Where the model acts."""
+    video: Path | None = None
+    """Draw an episode of the first trial as this .gif or .webp: what was seen, where the write tokens looked."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -59,6 +64,10 @@ def main(arguments: Sequence[str]) -> int:
     for option, value in (("--episodes", options.episodes), ("--num-envs", options.num_envs)):
         if value is not None and value < 1:
             raise ValueError(f"{option} must be at least 1, got {value}")
+    if options.video is not None:
+        if options.env is not None:
+            raise ValueError("--video draws a task's episode: use --task in place of --env")
+        check_path(options.video)
     model = runs.load_model(options.run, resolve_device(options.device))
     asked = runs.load_options(options.run) if (options.run / "run.json").is_file() else None
     if options.target_return is None and asked is not None:
@@ -76,9 +85,13 @@ def main(arguments: Sequence[str]) -> int:
     settings = parse_options(found, [*own, *options.options])
     if found.name == "tmaze" and not options.at:
         corridors = options.corridor or (asked.eval_corridor if asked else ())
-        _corridors(options, model, settings, corridors or (found.settings(settings)["corridor_length"],))
+        corridors = corridors or (found.settings(settings)["corridor_length"],)
+        _corridors(options, model, settings, corridors)
+        first = {"corridor_length": corridors[0]}
     else:
-        _trials(options, model, found, settings)
+        first = _trials(options, model, found, settings)
+    if options.video is not None:
+        _film(options, model, found, settings | first)
     if asked is not None:
         from rate.hub import write_card
 
@@ -99,8 +112,8 @@ def _try(options: Evaluate, model: Model, found: Task, settings: dict[str, Any])
     )
 
 
-def _trials(options: Evaluate, model: Model, found: Task, settings: dict[str, Any]) -> None:
-    """One trial for each value of the task's axis that was named, or one."""
+def _trials(options: Evaluate, model: Model, found: Task, settings: dict[str, Any]) -> dict[str, Any]:
+    """One trial for each value of the task's axis that was named, or one; returns the first one's place."""
     from rate.envs import parse_options
 
     if options.at and found.axis is None:
@@ -111,6 +124,35 @@ def _trials(options: Evaluate, model: Model, found: Task, settings: dict[str, An
         trials.append(_try(options, model, found, settings | place))
         print(report(trials[-1]), flush=True)
     write_text(options.run / "evaluation.csv", to_csv(trials))
+    return places[0]
+
+
+def _film(options: Evaluate, model: Model, found: Task, settings: dict[str, Any]) -> None:
+    """Plays one more episode, draws it, and says what its segments were written from."""
+    assert options.video is not None
+    watched = watch(
+        model,
+        found,
+        options=settings,
+        target_return=options.target_return,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    looks = []
+    if isinstance(model, RATE) and model.config.num_memory:
+        device = next(model.parameters()).device
+        read = (watched.observations, watched.actions, watched.returns_to_go)
+        looks = written_from(model, *(torch.from_numpy(array).to(device) for array in read))
+    for number, look in enumerate(looks, start=1):
+        steps = ", ".join(f"step {step + 1} {share:.0%}" for step, share in look.most(3))
+        kept = look.remembered.mean()
+        print(f"segment {number}: the write tokens looked at {steps}; at earlier memory {kept:.0%}")
+    if not looks:
+        print(
+            "nothing was written into memory: the model has none, or the episode ended in its first segment"
+        )
+    draw(watched, looks, options.video, f"{options.run.name}: {found.name}")
+    print(f"drawn: {options.video} and {options.video.with_suffix('.png')}")
 
 
 def _corridors(options: Evaluate, model: Model, settings: dict[str, Any], corridors: Sequence[int]) -> None:

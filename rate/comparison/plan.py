@@ -24,6 +24,7 @@ class Plan:
         at: values of the task's axis to try the models at; empty for :func:`places`.
         episodes: of each trial.
         eval_seed: of the trials' environments and of sampling, the same for all.
+        temperature: of the trials; None for the task's own.
         output: folder of the runs, the data and the results.
 
     Raises:
@@ -37,6 +38,7 @@ class Plan:
     at: tuple[Any, ...] = ()
     episodes: int = 100
     eval_seed: int = 1000
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         if self.options.task is None:
@@ -51,6 +53,8 @@ class Plan:
             raise ValueError(f"seeds must not be negative, got {self.seeds}")
         if self.episodes < 1:
             raise ValueError(f"episodes must be at least 1, got {self.episodes}")
+        if self.temperature is not None and self.temperature < 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
         if self.at and self.task.axis is None:
             raise ValueError(f"at needs a task with an axis, {self.task.name} has none")
         parse_options(self.task, self.options.options)
@@ -60,6 +64,11 @@ class Plan:
         """The task."""
         assert self.options.task is not None
         return task(self.options.task)
+
+    @property
+    def acting_temperature(self) -> float:
+        """What the trials sample at."""
+        return self.task.temperature if self.temperature is None else self.temperature
 
     @property
     def task_options(self) -> dict[str, Any]:
@@ -108,6 +117,7 @@ class Plan:
             "seeds": list(self.seeds),
             "episodes": self.episodes,
             "eval_seed": self.eval_seed,
+            "temperature": self.acting_temperature,
             "settings": dataclasses.asdict(self.options),
         }
 

@@ -145,6 +145,7 @@ def _tried(plan: Plan, model: Family, seed: int) -> RunResult:
         "trials": plan.trials(),
         "episodes": plan.episodes,
         "eval_seed": plan.eval_seed,
+        "temperature": plan.acting_temperature,
         "target_return": runs.load_options(folder).target_return,
     }
     file = folder / _TRIALS
@@ -161,6 +162,7 @@ def _tried(plan: Plan, model: Family, seed: int) -> RunResult:
             plan.episodes,
             options=options,
             target_return=asked["target_return"],
+            temperature=plan.acting_temperature,
             seed=plan.eval_seed,
         )
         found += _numbers(trial, model)

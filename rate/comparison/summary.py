@@ -132,7 +132,8 @@ def _described(plan: Plan, results: Sequence[RunResult]) -> str:
     over = f"mean ± 95 % interval over {seeds} seeds" if seeds > 1 else "one seed"
     data = plan.options.dataset or f"{plan.options.episodes} episodes of the task's expert"
     target = task.target_returns[0] if plan.options.target_return is None else plan.options.target_return
-    act = "the likeliest actions" if task.temperature == 0 else f"sampled at temperature {task.temperature:g}"
+    warmth = plan.acting_temperature
+    act = "the likeliest actions" if warmth == 0 else f"sampled at temperature {warmth:g}"
     updates = sorted({result.updates for result in results})
     spec = machine()
     return (

@@ -38,7 +38,7 @@ def draw_strip(episode: Episode, path: str | os.PathLike[str], frames: int = 12)
     if frames < 1:
         raise ValueError(f"frames must be at least 1, got {frames}")
     steps = np.unique(np.linspace(0, len(images) - 1, min(frames, len(images))).round().astype(int))
-    shown = np.stack([_rgb(images[step]) for step in steps])
+    shown = np.stack([rgb(images[step]) for step in steps])
     factor = max(1, -(-_SMALLEST // shown.shape[1]))
     shown = shown.repeat(factor, 1).repeat(factor, 2)
     count, height, width = shown.shape[:3]
@@ -53,6 +53,6 @@ def draw_strip(episode: Episode, path: str | os.PathLike[str], frames: int = 12)
     return steps.tolist()
 
 
-def _rgb(image: np.ndarray) -> np.ndarray:
-    """``[C, H, W]`` as ``[H, W, 3]``."""
+def rgb(image: np.ndarray) -> np.ndarray:
+    """``[C, H, W]`` as ``[H, W, 3]``; of anything but three channels the last one, in grey."""
     return np.moveaxis(image if len(image) == 3 else image[-1:].repeat(3, 0), 0, -1)

@@ -114,9 +114,13 @@ class Task:
 
     def load_expert(self, env: VectorEnv) -> Policy:
         """The scripted expert for a vector environment of this task. Raises ValueError if there is none."""
+        return load_policy(self.check_expert(), env)
+
+    def check_expert(self) -> str:
+        """The scripted expert's name. Raises ValueError if there is none."""
         if self.expert is None:
             raise ValueError(f"{self.name} has no scripted expert ({self.no_expert}): name a policy")
-        return load_policy(self.expert, env)
+        return self.expert
 
 
 def tasks(family: str | None = None) -> tuple[Task, ...]:

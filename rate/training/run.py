@@ -80,8 +80,7 @@ def _prepare(folder: Path, options: RunOptions, source: EpisodeSource) -> Traine
 def episodes(folder: Path, options: RunOptions) -> EpisodeSource:
     """The data set that is named, or the task's own data, recorded in ``folder`` where they must be kept."""
     if options.dataset is not None:
-        given = SpaceSpec("discrete", (), n=options.num_actions) if options.num_actions else None
-        return open_source(options.dataset, limit=options.data_limit or None, action_space=given)
+        return open_source(options.dataset, limit=options.data_limit or None, action_space=_actions(options))
     assert options.task is not None
     found = task(options.task)
     if found.name == "tmaze" and not options.options:
@@ -91,10 +90,25 @@ def episodes(folder: Path, options: RunOptions) -> EpisodeSource:
     return _recorded(folder / "data", found, options)
 
 
+def _actions(options: RunOptions) -> SpaceSpec | None:
+    """The discrete actions of the task or of ``num_actions``; None where the data must say."""
+    if options.num_actions:
+        return SpaceSpec("discrete", (), n=options.num_actions)
+    if options.task is None:
+        return None
+    found = task(options.task)
+    try:
+        _, actions = _spaces(found, parse_options(found, options.options))
+    except ImportError:  # the task can be trained on without its packages
+        return None
+    return actions if actions.kind == "discrete" else None
+
+
 def _recorded(data: Path, found: Task, options: RunOptions) -> EpisodeSource:
     """Episodes of the task's expert, recorded into ``data`` unless they are there."""
     settings = found.settings(parse_options(found, options.options))
     if not (data / "data").is_dir():
+        found.check_expert()
         _check_model(found, settings, options)
         print(f"recording {options.episodes} episodes of {found.name}'s expert in {data}", file=sys.stderr)
         env_options = {name: value for name, value in settings.items() if name in found.options}
@@ -110,13 +124,15 @@ def _recorded(data: Path, found: Task, options: RunOptions) -> EpisodeSource:
 def _check_model(found: Task, settings: dict[str, Any], options: RunOptions) -> None:
     """Whether the model can be made, before time is spent on recording. Raises ValueError if not."""
     resolve_device(options.training.device)
+    options.model.config(*_spaces(found, settings))
+
+
+def _spaces(found: Task, settings: dict[str, Any]) -> tuple[SpaceSpec, SpaceSpec]:
+    """Observations and actions of the task's environment."""
     env = make(found.name, **{name: value for name, value in settings.items() if name in found.options})
-    spaces = (
-        SpaceSpec.from_space(env.observation_space, "observation"),
-        SpaceSpec.from_space(env.action_space, "action"),
-    )
     env.close()
-    options.model.config(*spaces)
+    observed = SpaceSpec.from_space(env.observation_space, "observation")
+    return observed, SpaceSpec.from_space(env.action_space, "action")
 
 
 def resolved(options: RunOptions, source: EpisodeSource) -> RunOptions:

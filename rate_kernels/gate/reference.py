@@ -29,7 +29,9 @@ def retention_gate(
     query = F.linear(memory, parameters.query_weight, parameters.query_bias)
     key = F.linear(written, parameters.key_weight, parameters.key_bias)
     value = F.linear(written, parameters.value_weight, parameters.value_bias)
-    query, key, value = (x.unflatten(-1, (num_heads, -1)) for x in (query, key, value))  # [B, m, H, d_head]
-    scores = torch.einsum("bihd,bjhd->bhij", query, key) * query.shape[-1] ** -0.5
-    kept = torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), value).flatten(-2)
+    query, key, value = (
+        x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value)
+    )  # [B, H, m, d_head]
+    scores = query @ key.mT * query.shape[-1] ** -0.5
+    kept = (scores.softmax(-1) @ value).transpose(1, 2).flatten(-2)
     return F.linear(kept, parameters.output_weight, parameters.output_bias)
