@@ -53,7 +53,7 @@ class ImageEncoder(nn.Module):
         leading = observations.shape[:-3]
         pixels = observations.flatten(0, -4).to(self.linear.weight.dtype)
         if not observations.is_floating_point():
-            pixels = pixels / 255
+            pixels = pixels.div_(255)
         encoded = self.linear(self.convolutions(pixels).flatten(1)).unflatten(0, leading)
         return encoded.tanh() if self.tanh else encoded
 

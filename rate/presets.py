@@ -110,16 +110,25 @@ def _small(model: Mapping[str, Any], training: Mapping[str, Any], **run: Any) ->
     )
 
 
-# Pictures are what costs here, and an evaluation in a heavy environment is left to rate eval.
-_PICTURES = {"batch_size": 16, "lr": 5e-4, "eval_every": 0}
+# Pictures are what costs here: they pass the encoder once (no replay), and an evaluation in a heavy environment is left
+# to rate eval.
+_PICTURES = {"batch_size": 16, "lr": 5e-4, "eval_every": 0, "replay": False}
 
 _SMALL = {
     "small/associative-retrieval": _small({"segment_length": 5}, {}, episodes=1000, options=("length=15",)),
     "small/minigrid-memory": _small(
-        {"segment_length": 10, "segments": 4}, _PICTURES, episodes=500, options=("size=11",)
+        {"segment_length": 5, "segments": 5},
+        {**_PICTURES, "updates": 1000},
+        episodes=1000,
+        options=("size=13", "time_limit=96"),
     ),
     "small/popgym": _small({}, {"eval_every": 200, "eval_episodes": 50}, episodes=1000),
-    "small/vizdoom": _small({"segment_length": 30, "cache_len": 100}, _PICTURES, episodes=200),
+    "small/vizdoom": _small(
+        {"segment_length": 50},
+        {**_PICTURES, "batch_size": 8, "updates": 500},
+        episodes=300,
+        options=("max_steps=150",),
+    ),
     "small/memory-maze": _small({"segment_length": 30, "cache_len": 100}, _PICTURES, episodes=50),
     "small/atari": _small({"segment_length": 10}, _PICTURES),
     "small/mujoco": _small(
