@@ -61,7 +61,10 @@ class Attention(nn.Module):
         key_start: Tensor | None,
         backend: str | None,
     ) -> Tensor:
-        """How much every row of :meth:`forward` takes from every key: ``[B, H, Lq, c + Lq]``, a row's sum is 1."""
+        """How much every row takes from every key in :meth:`forward` with the same arguments: ``[B, H, Lq, c + Lq]``.
+
+        A row's sum is 1. ``backend`` is not asked: only the reference has the weights.
+        """
         query, key, _, position = self._projected(x, cache, content_bias, position_bias)
         return attention_weights(query, key, layout, position, self.d_head**-0.5, key_start)
 

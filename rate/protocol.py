@@ -72,8 +72,17 @@ class Trial:
         return [main, *parts, *more]
 
     def figures(self, part: str = "") -> list[Figure]:
-        """The paper's figures for the same part of the episodes and the same value of the task's axis."""
+        """The paper's figures for the same options of the task and the same part of the episodes."""
+        if self.differs():
+            return []
         return [f for f in self.task.figures if f.part == part and f.at in (None, self.at)]
+
+    def differs(self) -> dict[str, Any]:
+        """Options, apart from the axis, that are not those of the paper, with the paper's values."""
+        own = self.task.options
+        return {
+            name: own[name] for name, v in self.options.items() if name != self.task.axis and v != own[name]
+        }
 
 
 def try_task(
@@ -109,8 +118,7 @@ def try_task(
             raise ValueError(f"{name} must be at least 1, got {value}")
     count = largest_divisor(episodes, task.side_by_side if num_envs is None else num_envs)
     settings = {name: v for name, v in task.settings(options or {}).items() if name in task.options}
-    target = task.target_returns[0] if target_return is None else target_return
-    chosen = task.temperature if temperature is None else temperature
+    target, chosen = task.asked(target_return, temperature)
     env = make_vec(task.name, count, **settings)
     try:
         found = evaluate(
@@ -152,6 +160,9 @@ def report(trial: Trial) -> str:
             ]
     if not task.figures:
         lines.append("    the paper prints no figure for this task")
+    elif trial.differs():
+        theirs = ", ".join(f"{name} {value}" for name, value in trial.differs().items())
+        lines.append(f"    the paper's figures are for {theirs}: --options changes it")
     elif task.axis is not None and not trial.figures():
         known = sorted({f.at for f in task.figures if f.at is not None})
         lines.append(f"    the paper's figures are for {task.axis} {', '.join(f'{v:g}' for v in known)}")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rate.acting.segments import check_finite
 from rate.lstm import BCLSTM
 from rate.state import SegmentState
 
@@ -44,6 +45,7 @@ class RecurrentReader:
 
     def read(self, observations: Tensor, returns: Tensor) -> Tensor:
         """Predictions ``[B, A]`` at observations ``[B, *shape]``; the returns-to-go ``[B]`` are not read."""
+        check_finite(observations)
         out = self.model(observations[:, None], self._no_actions, returns[:, None, None], self._state)
         self._state = out.state
         return out.predictions[:, 0]

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from rate.model import RATE
 
 
+def check_finite(observations: Tensor) -> None:
+    """Raises ValueError for an observation ``[B, *shape]`` that is NaN or infinite."""
+    if observations.is_floating_point():
+        bad = ~observations.flatten(1).isfinite().all(1)
+        if bad.any():
+            raise ValueError(f"observation of environment {int(bad.nonzero()[0])} is not finite")
+
+
 class SegmentReader:
     """Keeps the running segment of B environments.
 
@@ -60,10 +68,7 @@ class SegmentReader:
 
     def read(self, observations: Tensor, returns: Tensor) -> Tensor:
         """Predictions ``[B, A]`` at observations ``[B, *shape]`` with returns-to-go float32 ``[B]``."""
-        if observations.is_floating_point():
-            bad = ~observations.flatten(1).isfinite().all(1)
-            if bad.any():
-                raise ValueError(f"observation of environment {int(bad.nonzero()[0])} is not finite")
+        check_finite(observations)
         model, training, previous = self.model, self.model.training, self.model.backend
         model.backend = self.operations or previous
         self._written = []

@@ -20,7 +20,7 @@ from rate.persistence import write_text
 from rate.protocol import Trial, largest_divisor, report, to_csv, try_task
 from rate.training.trainer import resolve_device
 from rate.watching import draw, watch, written_from
-from rate.watching.film import check_path
+from rate.watching.film import check_path, still_of
 
 if TYPE_CHECKING:
     from rate.envs import Task
@@ -49,7 +49,7 @@ class Evaluate:
     target_return: float | None = None
     """The return asked for; the run's own by default."""
     temperature: float | None = None
-    """0 takes the most likely action, more samples; by default as the paper does on the task."""
+    """0 takes the most likely action, more samples; by default as the paper does on the task, 0 with --env."""
     seed: int = 1000
     """Of the environments and of sampling."""
     device: str = "cpu"
@@ -83,19 +83,23 @@ def main(arguments: Sequence[str]) -> int:
     found = task(name)
     own = asked.options if asked is not None and asked.task == found.name else ()
     settings = parse_options(found, [*own, *options.options])
+    if options.corridor and (options.at or found.name != "tmaze"):
+        other = "--at" if options.at else f"--task {found.name}"
+        raise ValueError(f"--corridor does not go with {other}")
     if found.name == "tmaze" and not options.at:
-        corridors = options.corridor or (asked.eval_corridor if asked else ())
+        named = "corridor_length" in parse_options(found, options.options)
+        corridors = options.corridor or (asked.eval_corridor if asked and not named else ())
         corridors = corridors or (found.settings(settings)["corridor_length"],)
         _corridors(options, model, settings, corridors)
         first = {"corridor_length": corridors[0]}
     else:
         first = _trials(options, model, found, settings)
-    if options.video is not None:
-        _film(options, model, found, settings | first)
     if asked is not None:
         from rate.hub import write_card
 
         write_card(options.run)
+    if options.video is not None:
+        _film(options, model, found, settings | first)
     return 0
 
 
@@ -145,14 +149,14 @@ def _film(options: Evaluate, model: Model, found: Task, settings: dict[str, Any]
         looks = written_from(model, *(torch.from_numpy(array).to(device) for array in read))
     for number, look in enumerate(looks, start=1):
         steps = ", ".join(f"step {step + 1} {share:.0%}" for step, share in look.most(3))
-        kept = look.remembered.mean()
-        print(f"segment {number}: the write tokens looked at {steps}; at earlier memory {kept:.0%}")
+        kept = f"; at earlier memory {look.remembered.mean():.0%}" if look.first else ""
+        print(f"segment {number}: the write tokens looked at {steps}{kept}")
     if not looks:
         print(
             "nothing was written into memory: the model has none, or the episode ended in its first segment"
         )
     draw(watched, looks, options.video, f"{options.run.name}: {found.name}")
-    print(f"drawn: {options.video} and {options.video.with_suffix('.png')}")
+    print(f"drawn: {options.video} and {still_of(options.video)}")
 
 
 def _corridors(options: Evaluate, model: Model, settings: dict[str, Any], corridors: Sequence[int]) -> None:
@@ -195,11 +199,12 @@ def _in_environment(options: Evaluate, model: Model) -> Evaluation:
     except gymnasium.error.Error as error:
         raise ValueError(f"--env {options.env}: {error}") from None
     target = 1.0 if options.target_return is None else options.target_return
-    found = evaluate(
-        model, env, options.episodes, target, seed=options.seed, temperature=options.temperature or 0.0
-    )
-    env.close()
-    return found
+    try:
+        return evaluate(
+            model, env, options.episodes, target, seed=options.seed, temperature=options.temperature or 0.0
+        )
+    finally:
+        env.close()
 
 
 def _line(name: str, result: Evaluation) -> str:

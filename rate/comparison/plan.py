@@ -68,7 +68,7 @@ class Plan:
     @property
     def acting_temperature(self) -> float:
         """What the trials sample at."""
-        return self.task.temperature if self.temperature is None else self.temperature
+        return self.task.asked(None, self.temperature)[1]
 
     @property
     def task_options(self) -> dict[str, Any]:
@@ -123,6 +123,6 @@ class Plan:
 
 
 def places(task: Task, trained: Any) -> tuple[Any, ...]:
-    """The trained value of the task's axis, and about twice and four times it: grid sizes are odd (11, 21, 41)."""
+    """The trained value of the task's axis, and about twice and four times it: grid sizes are odd (13, 25, 49)."""
     odd = int(task.family == "minigrid")
     return (trained, 2 * trained - odd, 4 * trained - 3 * odd)

@@ -151,6 +151,7 @@ def _tried(plan: Plan, model: Family, seed: int) -> RunResult:
     file = folder / _TRIALS
     if file.is_file():
         kept = json.loads(file.read_text())
+        kept["asked"].setdefault("temperature", plan.task.temperature)
         if kept["asked"] == json.loads(json.dumps(asked)):
             return RunResult(model, seed, kept["parameters"], updates, seconds, tuple(kept["found"]))
     trained = runs.load_model(folder)

@@ -112,6 +112,16 @@ class Task:
             self.env_id, entry_point=self.entry_point, kwargs=self.settings(options)
         )
 
+    def asked(self, target_return: float | None, temperature: float | None) -> tuple[float, float]:
+        """What is asked of a model and what it samples at, by default as the paper does."""
+        target = self.target_returns[0] if target_return is None else target_return
+        return target, self.temperature if temperature is None else temperature
+
+    def drawable(self) -> bool:
+        """Whether the environment has pictures to give. Raises ImportError as :func:`make` does."""
+        metadata = getattr(_load(self, self.entry_point), "metadata", {})
+        return "rgb_array" in metadata.get("render_modes", ())
+
     def load_expert(self, env: VectorEnv) -> Policy:
         """The scripted expert for a vector environment of this task. Raises ValueError if there is none."""
         return load_policy(self.check_expert(), env)

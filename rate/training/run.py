@@ -15,6 +15,7 @@ import torch
 from rate import runs
 from rate.data import (
     EpisodeSource,
+    LazyEpisodes,
     MinariEpisodes,
     SegmentWindows,
     SpaceSpec,
@@ -80,7 +81,11 @@ def _prepare(folder: Path, options: RunOptions, source: EpisodeSource) -> Traine
 def episodes(folder: Path, options: RunOptions) -> EpisodeSource:
     """The data set that is named, or the task's own data, recorded in ``folder`` where they must be kept."""
     if options.dataset is not None:
-        return open_source(options.dataset, limit=options.data_limit or None, action_space=_actions(options))
+        given = SpaceSpec("discrete", (), n=options.num_actions) if options.num_actions else None
+        source = open_source(options.dataset, limit=options.data_limit or None, action_space=given)
+        if given is None and not isinstance(source, MinariEpisodes):
+            _count_actions(source, options)
+        return source
     assert options.task is not None
     found = task(options.task)
     if found.name == "tmaze" and not options.options:
@@ -90,18 +95,17 @@ def episodes(folder: Path, options: RunOptions) -> EpisodeSource:
     return _recorded(folder / "data", found, options)
 
 
-def _actions(options: RunOptions) -> SpaceSpec | None:
-    """The discrete actions of the task or of ``num_actions``; None where the data must say."""
-    if options.num_actions:
-        return SpaceSpec("discrete", (), n=options.num_actions)
-    if options.task is None:
-        return None
+def _count_actions(source: LazyEpisodes, options: RunOptions) -> None:
+    """Files that know only the actions they hold get those of the task's environment, where it has more."""
+    if options.task is None or source.action_space.kind != "discrete":
+        return
     found = task(options.task)
     try:
         _, actions = _spaces(found, parse_options(found, options.options))
     except ImportError:  # the task can be trained on without its packages
-        return None
-    return actions if actions.kind == "discrete" else None
+        return
+    if actions.kind == "discrete" and (actions.n or 0) > (source.action_space.n or 0):
+        source.action_space = actions
 
 
 def _recorded(data: Path, found: Task, options: RunOptions) -> EpisodeSource:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".gif", ".webp")
 """What :func:`draw` can write; the second is several times smaller."""
 
-_WIDTH, _MARGIN, _ROW, _LINE, _PICTURE, _THUMBNAIL = 620, 10, 9, 18, 224, 112
+_WIDTH, _MARGIN, _ROW, _ROWS, _LINE, _PICTURE, _THUMBNAIL = 620, 10, 9, 180, 18, 224, 112
 _BACKGROUND, _INK, _QUIET, _BLANK, _CURSOR = (
     (255, 255, 255),
     (30, 30, 30),
@@ -35,39 +35,44 @@ _BACKGROUND, _INK, _QUIET, _BLANK, _CURSOR = (
 def draw(
     watched: Watched, looks: Sequence[Look], path: str | os.PathLike[str], title: str, fps: int = 10
 ) -> int:
-    """Writes an episode as an animation, and a still picture of what was remembered beside it as PNG.
+    """Writes an episode as an animation, and beside it, see :func:`still_of`, a picture of all that was written.
 
     Args:
         watched: the episode.
         looks: of its finished segments; empty for a model without memory.
         path: of the animation, ending in one of :data:`SUFFIXES`; replaced if it is there.
         title: first line of every frame.
-        fps: steps a second. Of an episode longer than 600 steps every second, third, ... step is shown.
+        fps: frames a second, a step each. Of an episode longer than 400 steps every second, third, ... is shown.
 
     Returns:
         Frames written.
 
     Raises:
-        ValueError: for another ending of the path, or fewer than one step a second.
+        ValueError: for another ending of the path, or fewer than one frame a second.
     """
     check_path(path)
     if fps < 1:
         raise ValueError(f"fps must be at least 1, got {fps}")
     page = _Page(watched, looks, title)
-    every = -(-len(watched.actions) // 600)
-    steps = [*range(0, len(watched.actions) - 1, every), len(watched.actions) - 1]
-    frames = (page.at(step) for step in steps)
-    first = next(frames)
-    settings = {"loop": 0, "duration": [round(1000 / fps)] * (len(steps) - 1) + [2000]}
+    length = len(watched.actions)
+    steps = range(0, length, -(-length // 400))
+    frames = (*map(page.at, steps), page.at_the_end())
+    settings = {"loop": 0, "duration": [round(1000 / fps)] * len(steps) + [2000]}
     kind = Path(path).suffix[1:].upper()
     if kind == "WEBP":
         settings |= {"quality": 75, "method": 2}
     write_atomically(
-        path, lambda beside: first.save(beside, kind, save_all=True, append_images=frames, **settings)
+        path,
+        lambda beside: frames[0].save(beside, kind, save_all=True, append_images=frames[1:], **settings),
     )
     still = page.still()
-    write_atomically(Path(path).with_suffix(".png"), lambda beside: still.save(beside, "PNG"))
-    return len(steps)
+    write_atomically(still_of(path), lambda beside: still.save(beside, "PNG"))
+    return len(frames)
+
+
+def still_of(path: str | os.PathLike[str]) -> Path:
+    """The still picture that goes with a film."""
+    return Path(path).with_name(f"{Path(path).stem}-still.png")
 
 
 def check_path(path: str | os.PathLike[str]) -> None:
@@ -85,12 +90,19 @@ class _Page:
 
     def at(self, step: int) -> Image:
         """The frame of a step, with the segments that had ended by then."""
-        ended = [look for look in self.looks if look.first + look.peaks.shape[1] <= step]
+        ended = [look for look in self.looks if look.end <= step]
         segment = "" if not self.looks else f", segment {len(ended) + 1}"
         text = (
             f"step {step + 1} of {len(self.asked)}{segment}   asked {self.asked[step]:.2f}, "
             f"earned {self.earned[step - 1] if step else 0.0:.2f}"
         )
+        return self._frame(text, step, ended)
+
+    def at_the_end(self) -> Image:
+        """The last step's frame, with all segments."""
+        return self._frame(self._outcome(), len(self.asked) - 1, self.looks)
+
+    def _frame(self, text: str, step: int, ended: Sequence[Look]) -> Image:
         blocks = [*self._heading(text), *self._seen(step), *self._remembered(ended, step)]
         if self.looks:
             blocks += self._most(ended[-1] if ended else None, len(ended))
@@ -98,13 +110,15 @@ class _Page:
 
     def still(self) -> Image:
         """The whole episode: its strips, and the steps that each of up to eight segments was written from."""
-        outcome = {True: ", success", False: ", no success", None: ""}[self.watched.success]
-        text = f"{len(self.asked)} steps, return {self.earned[-1]:.2f}{outcome}"
         chosen = np.unique(np.linspace(0, len(self.looks) - 1, min(8, len(self.looks))).round().astype(int))
-        blocks = [*self._heading(text), *self._remembered(self.looks, None)]
+        blocks = [*self._heading(self._outcome()), *self._remembered(self.looks, None)]
         for number in chosen:
             blocks += self._most(self.looks[number], int(number) + 1)
         return _stacked(blocks)
+
+    def _outcome(self) -> str:
+        outcome = {True: ", success", False: ", no success", None: ""}[self.watched.success]
+        return f"{len(self.asked)} steps, return {self.earned[-1]:.2f}{outcome}"
 
     def _heading(self, text: str) -> list[Image]:
         return [_text(self.title, _INK), _text(text, _QUIET)]
@@ -134,9 +148,9 @@ class _Page:
         shares = np.full((layers, len(self.asked)), np.nan)
         kept = np.full((layers, len(self.asked)), np.nan)
         for look in ended:
-            span = slice(look.first, look.first + look.peaks.shape[1])
-            shares[:, span] = look.peaks / look.peaks.max()
-            kept[:, span] = look.remembered[:, None]
+            shares[:, look.first : look.end] = look.peaks / look.peaks.max()
+            if look.first:  # before the first segment nothing is remembered yet
+                kept[:, look.first : look.end] = look.remembered[:, None]
         return [
             _text(
                 "where the write tokens looked: a row per layer, in each segment its most is brightest",
@@ -150,10 +164,14 @@ class _Page:
     def _strip(self, values: np.ndarray, step: int | None, colours: str = "viridis") -> Image:
         """``[rows, T]`` in 0..1 over the width of the page, NaN left blank; segments parted, the step marked."""
         columns = _shrunk(values, _WIDTH)
-        picture = _coloured(columns, colours).repeat(_ROW, 0)
+        if len(columns) > _ROWS:
+            columns = _shrunk(columns.T, _ROWS).T
+        picture = _coloured(columns, colours).repeat(max(1, min(_ROW, _ROWS // len(columns))), 0)
         scale = _WIDTH / values.shape[1]
-        for look in self.looks[1:]:
-            picture[:, int(look.first * scale)] = 255
+        for look in self.looks:
+            # Lines between segments, as long as they leave the segments to be seen.
+            if look.end < values.shape[1] and (look.end - look.first) * scale >= 4:
+                picture[:, int(look.end * scale)] = 255
         if step is not None:
             here = min(int((step + 0.5) * scale), _WIDTH - 2)
             picture[:, here : here + 2] = _CURSOR

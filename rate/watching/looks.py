@@ -47,8 +47,13 @@ class Look:
         return [(self.first + int(step), float(shares[step])) for step in order]
 
     @property
+    def end(self) -> int:
+        """The episode's step after the segment's last."""
+        return self.first + self.peaks.shape[1]
+
+    @property
     def remembered(self) -> np.ndarray:
-        """float32 ``[layers]``, what memory and cache from before the segment got."""
+        """float32 ``[layers]``, what memory and cache got: from before the segment, in the first one learned."""
         return self.read_memory + self.cache
 
 

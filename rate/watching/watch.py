@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import Env
 
 from rate.envs import Task, make
 from rate.evaluation import encodings
 from rate.models import Model
+
+logger = logging.getLogger("rate")
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Watched:
         actions: ``[T]`` int64 or ``[T, A]`` float32, what the model chose.
         rewards: float64 ``[T]``.
         returns_to_go: float32 ``[T, 1]``, what was asked at each step.
-        frames: uint8 ``[T, H, W, 3]``, the environment drawn before each step; None where it cannot be drawn.
+        frames: T pictures uint8 ``[H, W, 3]``, the environment drawn before each step; None where it cannot be drawn.
         success: what the environment said at the end; None if it says nothing.
     """
 
@@ -31,7 +35,7 @@ class Watched:
     actions: np.ndarray
     rewards: np.ndarray
     returns_to_go: np.ndarray
-    frames: np.ndarray | None
+    frames: list[np.ndarray] | None
     success: bool | None
 
 
@@ -58,12 +62,8 @@ def watch(
         ValueError: for a model that does not fit the task, or an option out of range.
         ImportError: if the task's packages are not installed.
     """
-    target = task.target_returns[0] if target_return is None else target_return
-    env = make(task.name, **options or {})
-    if "rgb_array" in env.metadata.get("render_modes", ()):
-        env.close()
-        env = make(task.name, render_mode="rgb_array", **options or {})
-    drawn = env.render_mode == "rgb_array"
+    target, warmth = task.asked(target_return, temperature)
+    env = _make(task, options or {})
     observations: list[np.ndarray] = []
     actions: list[np.ndarray] = []
     returns: list[np.ndarray] = []
@@ -72,8 +72,7 @@ def watch(
     try:
         to_model, to_env = encodings(model, env.observation_space, env.action_space)
         generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
-        chosen = task.temperature if temperature is None else temperature
-        actor = model.actor(1, temperature=chosen, generator=generator)
+        actor = model.actor(1, temperature=warmth, generator=generator)
         actor.reset(target)
         observation, info = env.reset(seed=seed)
         reward: np.ndarray | None = None
@@ -89,7 +88,7 @@ def watch(
             observations.append(
                 observed.astype(np.float32) if model.config.observation == "vector" else observed
             )
-            if drawn:
+            if env.render_mode is not None:
                 frames.append(np.array(env.render()))
             actions.append(actor.act(observations[-1][None], reward)[0])
             returns.append(actor.return_to_go.astype(np.float32))
@@ -103,6 +102,21 @@ def watch(
         np.stack(actions),
         np.array(rewards),
         np.stack(returns),
-        np.stack(frames) if drawn else None,
+        frames or None,
         bool(info["success"]) if "success" in info else None,
     )
+
+
+def _make(task: Task, options: Mapping[str, Any]) -> Env:
+    """The environment, drawn where it can be: an environment may need graphics that this machine does not have."""
+    if not task.drawable():
+        return make(task.name, **options)
+    env = make(task.name, render_mode="rgb_array", **options)
+    try:
+        env.reset(seed=0)
+        env.render()
+    except Exception as error:  # each graphics library has its own
+        logger.warning("%s is not drawn: %s", task.name, error)
+        env.close()
+        return make(task.name, **options)
+    return env

@@ -153,3 +153,15 @@ def test_weights_of_the_lstm_decay_and_biases_do_not():
         *(f"lstm.weight_{kind}_l{layer}" for kind in ("ih", "hh") for layer in (0, 1)),
     }  # fmt: skip
     assert len(decayed) + len(others) == len(list(model.parameters()))
+
+
+def test_an_observation_that_is_not_finite_is_refused():
+    actor = _model().float().actor(2)
+    actor.reset(1.0)
+    observation = np.zeros((2, 3), np.float32)
+    first = actor.act(observation)
+    kept = actor.state_bytes()
+    observation[1, 2] = np.nan
+    with pytest.raises(ValueError, match="observation of environment 1 is not finite"):
+        actor.act(observation, np.zeros(2))
+    assert actor.state_bytes() == kept and first.shape == (2,)

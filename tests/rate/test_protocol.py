@@ -138,3 +138,15 @@ def test_a_row_per_number():
     first = rows[0]
     assert (first["task"], first["at"], first["mean"], first["episodes"]) == ("two-colours", "7", "3", "4")
     assert (first["steps"], first["target_return"], first["temperature"]) == ("5.5", "10", "0")
+
+
+def test_figures_of_other_options_are_not_put_beside():
+    minigrid = dataclasses.replace(task("minigrid-memory"), name="like-minigrid")
+    result = Evaluation(np.ones(4), np.full(4, 5), np.ones(4, bool), 1.0)
+    same, other = (
+        Trial(minigrid, minigrid.options | {"size": 31} | changes, 0.96, 0.0, result)
+        for changes in ({}, {"time_limit": 96})
+    )
+    assert same.figures() and not same.differs() and "paper, RATE" in report(same)
+    assert not other.figures() and other.differs() == {"time_limit": 500}
+    assert "the paper's figures are for time_limit 500: --options changes it" in report(other)

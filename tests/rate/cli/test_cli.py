@@ -156,6 +156,8 @@ ERRORS = {
     "eval: video": ("eval RUN --video film.mp4", "the video's path must end in .gif or .webp, got film.mp4"),
     "eval: video of an environment": ("eval RUN --env CartPole-v1 --video a.gif", "--video draws a task's episode"),
     "no expert": ("train mujoco-hopper", "mujoco-hopper has no scripted expert (nobody can script one: load D4RL"),
+    "eval: corridors of another task": ("eval RUN --task minigrid-memory --corridor 3", "--corridor does not go with"),
+    "eval: corridors twice": ("eval RUN --at 3 --corridor 3", "--corridor does not go with --at"),
     "eval: temperature": ("eval RUN --temperature -1", "temperature must be at least 0, got -1"),
     "collect: task": ("collect chess", "task 'chess' is not known; families: tmaze, "),
     "collect: episodes": ("collect tmaze --episodes 0", "num_episodes must be at least 1, got 0"),
@@ -233,7 +235,11 @@ def test_collect_train_eval_plot(tmp_path, capsys):
     assert main(["eval", str(run), "--corridor", "6", "1", "--episodes", "2", *film]) == 0
     said = capsys.readouterr().out
     assert "segment 1: the write tokens looked at step " in said and f"drawn: {film[1]} and " in said
-    assert _is_drawn(tmp_path / "films" / "maze.png") and (tmp_path / "films" / "maze.webp").stat().st_size
+    assert (
+        _is_drawn(tmp_path / "films" / "maze-still.png") and (tmp_path / "films" / "maze.webp").stat().st_size
+    )
+    assert main(["eval", str(run), "--options", "corridor_length=7", "--episodes", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[0] == "7"
     assert main(["eval", str(run), "--env", "rate/TMaze-v0", "--episodes", "4"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("rate/TMaze-v0: return ")
 

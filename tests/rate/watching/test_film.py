@@ -39,47 +39,47 @@ def test_a_frame_for_every_step(kind, suffix, tmp_path):
     path = tmp_path / f"film{suffix}"
     path.write_text("an older film")
     looks = [_look(0, 5, 1), _look(5, 5, 4)]
-    assert draw(_watched(_OBSERVATIONS[kind]), looks, path, "a title") == _STEPS
+    assert draw(_watched(_OBSERVATIONS[kind]), looks, path, "a title") == _STEPS + 1
     with Image.open(path) as film:
-        assert film.n_frames == _STEPS
+        assert film.n_frames == _STEPS + 1
         sizes = set()
         for frame in range(_STEPS):
             film.seek(frame)
             sizes.add(film.size)
             assert np.asarray(film.convert("RGB")).std() > 1
         assert len(sizes) == 1
-    with Image.open(path.with_suffix(".png")) as still:
+    with Image.open(tmp_path / "film-still.png") as still:
         assert still.size[0] == film.size[0]
-    assert {p.name for p in tmp_path.iterdir()} == {"film.png", f"film{suffix}"}
+    assert {p.name for p in tmp_path.iterdir()} == {"film-still.png", f"film{suffix}"}
 
 
 def test_a_segment_lights_up_when_it_has_ended(tmp_path):
     path = tmp_path / "film.webp"
-    draw(_watched(_OBSERVATIONS["vector"]), [_look(0, 6, 2)], path, "a title")
+    draw(_watched(_OBSERVATIONS["vector"]), [_look(0, 6, 2), _look(6, 6, 3)], path, "a title")
     with Image.open(path) as film:
         bright = []
-        for frame in range(_STEPS):
+        for frame in range(film.n_frames):
             film.seek(frame)
             pixels = np.asarray(film.convert("RGB")).astype(int)
             yellow = (pixels[..., 0] > 200) & (pixels[..., 1] > 180) & (pixels[..., 2] < 120)
             bright.append(int(yellow[110:].sum()))
-    before, after = bright[:6], bright[6:]
-    assert max(before) < min(after)
+    before, after, at_the_end = bright[:6], bright[6:-1], bright[-1]
+    assert max(before) < min(after) and max(after) < at_the_end
 
 
 def test_pictures_of_the_environment_stand_beside_the_observation(tmp_path):
     frames = np.zeros((_STEPS, 40, 40, 3), np.uint8)
     frames[..., 0] = 255
-    draw(_watched(_OBSERVATIONS["image"], frames), [], tmp_path / "film.gif", "a title")
+    draw(_watched(_OBSERVATIONS["image"], list(frames)), [], tmp_path / "film.gif", "a title")
     with Image.open(tmp_path / "film.gif") as film:
         pixels = np.asarray(film.convert("RGB"))
     assert (pixels[60:200, 20:200] == (255, 0, 0)).all(-1).mean() > 0.9
 
 
 def test_long_episodes_are_thinned(tmp_path):
-    assert draw(_watched(np.zeros((1300, 2), np.float32)), [], tmp_path / "film.gif", "a title") == 434
+    assert draw(_watched(np.zeros((1300, 2), np.float32)), [], tmp_path / "film.gif", "a title") == 326
     with Image.open(tmp_path / "film.gif") as film:
-        assert film.n_frames <= 434  # frames that are alike are joined
+        assert film.n_frames <= 326  # frames that are alike are joined
 
 
 def test_many_steps_in_one_place_keep_the_greatest():
@@ -93,3 +93,20 @@ def test_bad_arguments_are_named(name, fps, said, tmp_path):
     with pytest.raises(ValueError, match=said):
         draw(_watched(_OBSERVATIONS["vector"]), [], tmp_path / name, "a title", fps)
     assert not list(tmp_path.iterdir())
+
+
+def test_many_short_segments_are_not_hidden_by_their_borders(tmp_path):
+    looks = [_look(first, 5, 2) for first in range(0, 1995, 5)]
+    draw(_watched(np.zeros((2000, 2), np.float32)), looks, tmp_path / "film.webp", "a title")
+    with Image.open(tmp_path / "film-still.png") as still:
+        pixels = np.asarray(still.convert("RGB")).astype(int)[:120, 12:-15]
+    strip = pixels[(pixels.std(1).sum(-1) > 0) & (pixels.mean((1, 2)) < 200)]
+    assert len(strip) and not (strip == 255).all(-1).any()
+
+
+def test_wide_observations_fit_the_page(tmp_path):
+    draw(
+        _watched(np.random.default_rng(0).random((6, 728), np.float32)), [], tmp_path / "film.gif", "a title"
+    )
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.size[1] < 400

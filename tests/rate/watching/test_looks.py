@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rate.envs import task
+from rate.envs.associative_retrieval import AssociativeRetrieval
 from rate.layers import Attention
 from rate.watching import watch, written_from
 from rate_kernels import memory_attention
@@ -100,6 +101,24 @@ def test_an_episode_is_read_as_it_was_acted():
         chosen += out.predictions[0].argmax(-1).tolist()
         state = out.state
     assert chosen == watched.actions.tolist()
+
+
+def test_what_cannot_be_drawn_is_watched_all_the_same(monkeypatch, caplog):
+    class Blind(AssociativeRetrieval):
+        metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+        def __init__(self, render_mode=None, **options):
+            super().__init__(**options)
+            self.render_mode = render_mode
+
+        def render(self):
+            raise RuntimeError("no graphics here")
+
+    monkeypatch.setattr("rate.envs.associative_retrieval.AssociativeRetrieval", Blind)
+    model = helpers.model(dtype=torch.float32, action_size=3)
+    watched = watch(model, task("associative-retrieval"), options={"length": 5})
+    assert watched.frames is None and len(watched.rewards) == 5
+    assert "associative-retrieval is not drawn: no graphics here" in caplog.text
 
 
 def test_a_model_without_memory_has_nowhere_to_look():
