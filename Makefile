@@ -20,7 +20,7 @@ demo: $(VENV)/.installed
 
 # Tests run in as many processes as there are cores, each with one thread; then, unless some are named, those that go
 # through the Triton kernels' source run again in Triton's interpreter.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --durations=15
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations=15
 test: $(VENV)/.installed-dev
 	$(PYTEST) $(TESTS)
 	$(if $(TESTS),,TRITON_INTERPRET=1 RATE_BACKEND=triton $(PYTEST))

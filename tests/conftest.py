@@ -31,6 +31,9 @@ if INTERPRETED:
 
 
 def pytest_collection_modifyitems(config, items):
+    # Files with long tests first, so that no process works on one at the end while the others have nothing to do.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     if INTERPRETED:
         chosen = [item for item in items if item.get_closest_marker("interpreter")]
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])

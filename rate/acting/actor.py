@@ -27,7 +27,8 @@ class Actor:
 
     A step costs the same however long the episode: its two or three tokens pass the layers once, and what came before
     in the segment is kept as keys and values. A model in ``shift="transformer_xl"`` cannot act so, for there a new
-    token changes what earlier ones gave; it reads its running segment again at every step, and a log line says it.
+    token changes what earlier ones gave, nor one with ``return_tanh``; it reads its running segment again at every
+    step, and a log line says it.
 
     Args:
         model: acts in evaluation mode; the model itself is left as it is. Token by token its parameters are those it

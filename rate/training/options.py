@@ -168,7 +168,7 @@ class RunOptions:
     data_limit: int = 0
     """Read the first episodes of the data set only, of at most this many steps; 0 for all (DQN replay: 500,000)."""
     num_actions: int = 0
-    """Discrete actions of the data set's environment, where its files do not say; 0 counts to the largest they hold."""
+    """Discrete actions of the data set's environment, where its files do not say; 0 asks the task, then the files."""
     episodes: int = 2000
     """Episodes of the task's own data, where no data set is named."""
     corridor: tuple[int, ...] = ()

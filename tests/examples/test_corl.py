@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.examples.helpers import run_example
 
 
+@pytest.mark.slow
 def test_memory_solves_t_maze_where_the_original_guesses() -> None:
     out = run_example("corl.py")
     (_, forgot), (before, after) = (

@@ -9,6 +9,7 @@ import pytest
 from tests.examples.helpers import run_example
 
 
+@pytest.mark.slow
 def test_memory_solves_t_maze_where_the_original_guesses() -> None:
     pytest.importorskip("transformers")
     out = run_example("huggingface.py")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.examples.helpers import run_example
 
 
+@pytest.mark.slow
 def test_memory_solves_t_maze_in_pictures_where_the_original_guesses() -> None:
     out = run_example("kzl_atari.py")
     losses = [tuple(map(float, pair)) for pair in re.findall(r"loss (\S+) to (\S+)", out)]
