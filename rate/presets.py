@@ -118,7 +118,12 @@ _SMALL = {
     "small/associative-retrieval": _small({"segment_length": 5}, {}, episodes=1000, options=("length=15",)),
     "small/minigrid-memory": _small(
         {"segment_length": 5, "segments": 5},
-        {**_PICTURES, "updates": 1000},
+        {
+            **_PICTURES,
+            "batch_size": 64,
+            "lr": 1e-3,
+            "updates": 2000,
+        },  # about half of it before the first success
         episodes=1000,
         options=("size=13", "time_limit=96"),
     ),
