@@ -95,7 +95,10 @@ _PAPER = {
 
 
 def _small(model: Mapping[str, Any], training: Mapping[str, Any], **run: Any) -> RunOptions:
-    """Two pre-norm layers of width 64 with five memory tokens, trained through all of the memory."""
+    """Two pre-norm layers of width 64 with five memory tokens, trained through all of the memory.
+
+    What a batch of these sizes keeps for its backward pass is no reason for memory replay's second forward pass.
+    """
     base: dict[str, Any] = {
         "num_memory": 5,
         "d_model": 64,
@@ -104,15 +107,14 @@ def _small(model: Mapping[str, Any], training: Mapping[str, Any], **run: Any) ->
         "d_inner": 128,
         "dropout": 0.0,
     }
-    steps: dict[str, Any] = {"lr": 1e-3, "warmup": 50, "schedule": "cosine", "updates": 600}
+    steps: dict[str, Any] = {"lr": 1e-3, "warmup": 50, "schedule": "cosine", "updates": 600, "replay": False}
     return RunOptions(
         model=ModelOptions(**base | dict(model)), training=TrainingOptions(**steps | dict(training)), **run
     )
 
 
-# Pictures are what costs here: they pass the encoder once (no replay), and an evaluation in a heavy environment is left
-# to rate eval.
-_PICTURES = {"batch_size": 16, "lr": 5e-4, "eval_every": 0, "replay": False}
+# Pictures are what costs here, and an evaluation in a heavy environment is left to rate eval.
+_PICTURES = {"batch_size": 16, "lr": 5e-4, "eval_every": 0}
 
 _SMALL = {
     "small/associative-retrieval": _small({"segment_length": 5}, {}, episodes=1000, options=("length=15",)),
@@ -152,7 +154,9 @@ PRESETS: dict[str, RunOptions] = {
         model=ModelOptions(
             segment_length=5, segments=5, num_memory=5, gate_heads=1, d_model=64, num_layers=3, dropout=0.0
         ),
-        training=TrainingOptions(updates=600, batch_size=64, lr=1e-3, warmup=50, schedule="cosine"),
+        training=TrainingOptions(
+            updates=600, batch_size=64, lr=1e-3, warmup=50, schedule="cosine", replay=False
+        ),
     ),
     **_SMALL,
     **_PAPER,
