@@ -124,4 +124,5 @@ def test_from_recording_to_evaluation(short, tmp_path, capsys):
     )
     assert row["measure"] == "D4RL score" and row["target_return"] == "3600" and row["temperature"] == "0"
     said = " ".join(capsys.readouterr().out.split())
-    assert "paper, RATE 112.5 ± 0.2 Table 3 (NeurIPS 2025 submission), medium-expert" in said
+    assert "the paper's figures are for max_steps 1000: --options" in said
+    assert any(str(f) == "112.5 ± 0.2" and f.source.endswith("medium-expert") for f in task(HOPPER).figures)
